@@ -1,0 +1,211 @@
+"""Every dataclass that describes a model. Frozen, torch-free, checked at construction.
+
+A model is a stem (what turns tokens into vectors), a stack (the Transformer) and heads (what turns vectors into
+logits). An optional part is an optional sub-config; a choice is a ``Literal``. Derived values are properties.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args, get_type_hints
+
+from sensorium.errors import UsageError
+
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh"]
+Mask = Literal["bidirectional", "causal"]
+NormPlace = Literal["pre", "post"]
+
+
+class _Checked:
+    """Checks every ``Literal`` field and every count at construction."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in fields(self):  # type: ignore[arg-type]
+            value, hint = getattr(self, field.name), hints[field.name]
+            choices = get_args(hint)
+            if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
+                raise UsageError(
+                    f"{type(self).__name__}.{field.name} is {value!r}; it must be one of {', '.join(choices)}"
+                )
+            if hint is int and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+                raise UsageError(
+                    f"{type(self).__name__}.{field.name} is {value!r}; it must be a whole number, 0 or more"
+                )
+
+
+@dataclass(frozen=True)
+class LearnedPositions(_Checked):
+    """A table of absolute position vectors."""
+
+    size: int
+    """Rows of the table."""
+    offset: int = 0
+    """Row of the first token: RoBERTa counts from the padding id + 1."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens in the longest sequence the table can place."""
+        return self.size - self.offset
+
+
+@dataclass(frozen=True)
+class TokenStemConfig(_Checked):
+    """Token ids → vectors: token table, positions, optional segments, optional norm."""
+
+    vocabulary_size: int
+    hidden_size: int
+    positions: LearnedPositions
+    num_segments: int = 0
+    """Rows of the segment (token type) table; 0: there is none."""
+    norm_eps: float | None = None
+    """Epsilon of the LayerNorm after the sum; ``None``: no norm."""
+    dropout: float = 0.0
+    pad_token_id: int | None = None
+
+
+@dataclass(frozen=True)
+class StackConfig(_Checked):
+    """The Transformer: a tower of identical blocks."""
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    mlp_size: int
+    mask: Mask = "bidirectional"
+    norm_place: NormPlace = "post"
+    norm_eps: float = 1e-12
+    final_norm: bool = False
+    """A LayerNorm after the last block (pre-norm stacks have one)."""
+    activation: Activation = "gelu"
+    attention_scale: float | None = None
+    """Factor on QKᵀ; ``None``: 1/√head_size."""
+    dropout: float = 0.0
+    """On the output of attention and MLP."""
+    attention_dropout: float = 0.0
+    """On the attention weights."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_heads == 0 or self.hidden_size % self.num_heads:
+            raise UsageError(
+                f"StackConfig.hidden_size is {self.hidden_size}, which is not a multiple of num_heads {self.num_heads}"
+            )
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def scale(self) -> float:
+        """Factor on QKᵀ."""
+        return self.head_size**-0.5 if self.attention_scale is None else self.attention_scale
+
+
+@dataclass(frozen=True)
+class PoolerConfig(_Checked):
+    """First token → dense → activation: BERT's pooled vector."""
+
+    activation: Activation = "tanh"
+
+
+@dataclass(frozen=True)
+class MaskedTokenHeadConfig(_Checked):
+    """Dense → activation → LayerNorm → vocabulary: the masked-token head."""
+
+    activation: Activation = "gelu"
+    norm_eps: float = 1e-12
+    tied: bool = True
+    """The vocabulary matrix is the stem's token table."""
+
+
+@dataclass(frozen=True)
+class NextSentenceHeadConfig(_Checked):
+    """Pooled vector → two logits: 0, the second sentence follows the first; 1, it does not."""
+
+
+@dataclass(frozen=True)
+class SequenceHeadConfig(_Checked):
+    """One label for the whole sequence."""
+
+    labels: tuple[str, ...]
+    dense: Activation | None = None
+    """``None``: a linear map of the pooled vector (BERT). Else dense → this activation → linear, on the first token."""
+    dropout: float = 0.0
+    problem: Literal["single_label", "multi_label", "regression"] = "single_label"
+
+
+@dataclass(frozen=True)
+class TokenHeadConfig(_Checked):
+    """One label for every token."""
+
+    labels: tuple[str, ...]
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class SpanHeadConfig(_Checked):
+    """Two logits for every token: the answer starts here, ends here."""
+
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class LanguageModelHeadConfig(_Checked):
+    """Vector → vocabulary: the next token."""
+
+    tied: bool = True
+
+
+@dataclass(frozen=True)
+class EncoderConfig(_Checked):
+    """A BERT-shaped model: every token sees every token of its sequence."""
+
+    stem: TokenStemConfig
+    stack: StackConfig
+    pooler: PoolerConfig | None = None
+    masked_token: MaskedTokenHeadConfig | None = None
+    next_sentence: NextSentenceHeadConfig | None = None
+    sequence: SequenceHeadConfig | None = None
+    token: TokenHeadConfig | None = None
+    span: SpanHeadConfig | None = None
+
+    @property
+    def max_length(self) -> int:
+        """Tokens in the longest sequence this model can read."""
+        return self.stem.positions.max_length
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads this model has, in the order of ``ENCODER_HEADS``."""
+        return tuple(name for name in ENCODER_HEADS if getattr(self, name) is not None)
+
+    def with_heads(self, **heads: Any) -> EncoderConfig:
+        """A copy with these heads set; a head that reads the pooled vector brings the pooler with it."""
+        config = replace(self, **heads)
+        pools = config.next_sentence is not None or (config.sequence is not None and config.sequence.dense is None)
+        return replace(config, pooler=PoolerConfig()) if pools and config.pooler is None else config
+
+
+@dataclass(frozen=True)
+class DecoderConfig(_Checked):
+    """A GPT-shaped model: every token sees itself and the tokens before it."""
+
+    stem: TokenStemConfig
+    stack: StackConfig
+    language_model: LanguageModelHeadConfig | None = None
+
+    @property
+    def max_length(self) -> int:
+        """Tokens in the longest sequence this model can read."""
+        return self.stem.positions.max_length
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads this model has."""
+        return () if self.language_model is None else ("language_model",)
+
+
+ENCODER_HEADS = ("masked_token", "next_sentence", "sequence", "token", "span")
+ModelConfig = EncoderConfig | DecoderConfig

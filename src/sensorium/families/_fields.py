@@ -1,0 +1,96 @@
+"""Reading ``config.json``: typed fields with the key in the error, activations, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sensorium.config import Activation, SequenceHeadConfig, TokenHeadConfig
+from sensorium.errors import CheckpointError
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+}
+PUBLISHED_ACTIVATIONS: dict[Activation, str] = {
+    "gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu", "tanh": "tanh",
+}  # fmt: skip
+PROBLEMS = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+
+
+def read_int(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    """A whole number ≥ 0. Raises ``CheckpointError`` naming the key."""
+    value = raw.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise CheckpointError(f"config.json: {key} is {value!r}; a whole number is expected")
+    return value
+
+
+def read_float(raw: Mapping[str, Any], key: str, default: float) -> float:
+    """A finite number ≥ 0. Raises ``CheckpointError`` naming the key."""
+    value = raw.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise CheckpointError(f"config.json: {key} is {value!r}; a number is expected")
+    return float(value)
+
+
+def read_activation(raw: Mapping[str, Any], key: str, default: str) -> Activation:
+    """An activation's published name → ours. Raises ``CheckpointError`` naming those there are."""
+    name = raw.get(key, default)
+    if name not in ACTIVATIONS:
+        raise CheckpointError(f"config.json: {key} is {name!r}; known are {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def read_labels(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """Labels in the order of their ids; without ``id2label``: LABEL_0, LABEL_1, as the field does.
+
+    Raises ``CheckpointError`` when the ids do not run from 0 without a gap.
+    """
+    id2label = raw.get("id2label")
+    if id2label is None:
+        count = raw.get("num_labels", raw.get("_num_labels", 2))
+        return tuple(f"LABEL_{i}" for i in range(read_int({"num_labels": count}, "num_labels")))
+    try:
+        labels = {int(key): str(value) for key, value in id2label.items()}
+    except (AttributeError, ValueError, TypeError) as error:
+        raise CheckpointError("config.json: id2label is not a map of numbers to labels") from error
+    if sorted(labels) != list(range(len(labels))):
+        raise CheckpointError(f"config.json: the ids of id2label are not 0 to {len(labels) - 1} without a gap")
+    return tuple(labels[i] for i in range(len(labels)))
+
+
+def read_problem(raw: Mapping[str, Any]) -> Any:
+    """``problem_type`` → ours; without it, one label means regression, as the field does."""
+    name = raw.get("problem_type")
+    if name is None:
+        return "regression" if len(read_labels(raw)) == 1 else "single_label"
+    ours = {theirs: ours for ours, theirs in PROBLEMS.items()}
+    if name not in ours:
+        raise CheckpointError(f"config.json: problem_type is {name!r}; known are {', '.join(ours)}")
+    return ours[name]
+
+
+def write_labels(sequence: SequenceHeadConfig | None, token: TokenHeadConfig | None) -> dict[str, Any]:
+    """The label keys of ``config.json``. Raises ``CheckpointError`` for two heads with different labels."""
+    if sequence is not None and token is not None:
+        raise CheckpointError("the published format has one label map: save the sequence and the token head apart")
+    head = sequence or token
+    if head is None:
+        return {}
+    keys: dict[str, Any] = {
+        "id2label": {str(i): label for i, label in enumerate(head.labels)},
+        "label2id": {label: i for i, label in enumerate(head.labels)},
+    }
+    if sequence is not None:
+        keys["problem_type"] = PROBLEMS[sequence.problem]
+    return keys

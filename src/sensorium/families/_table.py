@@ -1,0 +1,329 @@
+"""What a family is made of, and the two walks over its table: load and save.
+
+A family is data: rules that pair our parameter names with the published ones, and two pure functions between
+``config.json`` and our config. Loading and saving walk the same rules in opposite directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sensorium.config import ModelConfig
+from sensorium.errors import CheckpointError
+
+Op = Literal["same", "transpose", "join"]
+"""What stands between the two sides. ``join``: several published tensors are ours end to end (q, k, v)."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One parameter (or one in each layer, ``{i}``) under both names.
+
+    ``theirs`` holds one published name, or several in the order in which ``join`` lays them end to end; ``{base}`` is
+    the prefix of the headless model (``bert.``), which a headless checkpoint leaves out.
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    op: Op = "same"
+    also: str | None = None
+    """Another name of the same tensor: read where the first is absent, written beside it."""
+    apart: str | None = None
+    """Where our model has this parameter, ``also`` may differ: the published code does not use it then."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A checkpoint family."""
+
+    name: str
+    """``model_type`` in ``config.json``."""
+    base: str
+    """Prefix of the headless model's weights where there is a head."""
+    rules: tuple[Rule, ...]
+    read_config: Callable[[Mapping[str, Any], Collection[str]], ModelConfig]
+    """(``config.json``, parts present: head names and "pooler") → our config."""
+    write_config: Callable[[Any], dict[str, Any]]
+    """Our config → ``config.json``, without ``architectures``."""
+    keys: frozenset[str]
+    """Keys of ``config.json`` that ``read_config`` reads."""
+    architectures: Mapping[str, tuple[str, ...]]
+    """Published class → the heads it has. The first one that fits is written to ``config.json``."""
+    markers: Mapping[str, str]
+    """Part ("pooler" or a head) → a weight whose presence shows it."""
+    requires: Mapping[str, Any] = field(default_factory=dict)
+    """Keys that would change the arithmetic in a way not implemented here: they must hold this value."""
+    inert: frozenset[str] = frozenset()
+    """Keys of this family that do not change what the model computes."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """(ending, ending today) of weights that older files spell otherwise."""
+    ignored: tuple[str, ...] = ()
+    """Buffers that are known and not wanted. ``{i}`` stands for a layer."""
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Weights that repeat a tied one of ours: they must equal it."""
+
+
+def rules_like(ours: str, theirs: str | tuple[str, ...], op: Op = "same", *, bias: bool = True) -> tuple[Rule, ...]:
+    """The rules of a module's ``weight`` and ``bias``.
+
+    >>> rules_like("pooler.dense", "{base}pooler.dense")[1]
+    Rule(ours='pooler.dense.bias', theirs=('{base}pooler.dense.bias',), op='same')
+    """
+    names = (theirs,) if isinstance(theirs, str) else theirs
+    weight = Rule(f"{ours}.weight", tuple(f"{name}.weight" for name in names), op)
+    # Only matrices are stored transposed; a bias has one axis.
+    bias_rule = Rule(f"{ours}.bias", tuple(f"{name}.bias" for name in names), "same" if op == "transpose" else op)
+    return (weight, bias_rule) if bias else (weight,)
+
+
+# --- config ----------------------------------------------------------------------------------------------------------
+
+# Keys that every published config may carry and that do not change what the model computes: bookkeeping, defaults of
+# training and generation, tokens (the tokenizer knows them).
+INERT = frozenset(
+    [
+        "_name_or_path",
+        "model_type",
+        "architectures",
+        "torch_dtype",
+        "dtype",
+        "transformers_version",
+        "use_cache",
+        "initializer_range",
+        "gradient_checkpointing",
+        "bos_token_id",
+        "eos_token_id",
+        "sep_token_id",
+        "cls_token_id",
+        "unk_token_id",
+        "mask_token_id",
+        "decoder_start_token_id",
+        "task_specific_params",
+        "finetuning_task",
+        "language",
+        "prefix",
+        "return_dict",
+        "output_attentions",
+        "output_hidden_states",
+        "torchscript",
+        "use_bfloat16",
+        "chunk_size_feed_forward",
+        "max_length",
+        "min_length",
+        "do_sample",
+        "early_stopping",
+        "num_beams",
+        "num_beam_groups",
+        "diversity_penalty",
+        "temperature",
+        "top_k",
+        "top_p",
+        "typical_p",
+        "repetition_penalty",
+        "length_penalty",
+        "no_repeat_ngram_size",
+        "encoder_no_repeat_ngram_size",
+        "bad_words_ids",
+        "num_return_sequences",
+        "output_scores",
+        "return_dict_in_generate",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "remove_invalid_values",
+        "exponential_decay_length_penalty",
+        "suppress_tokens",
+        "begin_suppress_tokens",
+        "tokenizer_class",
+        "tf_legacy_loss",
+        "attn_implementation",
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+        "adapters",
+        "sbert_ce_default_activation_function",
+    ]
+)
+REQUIRES: dict[str, Any] = {
+    "is_encoder_decoder": False,
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "cross_attention_hidden_size": None,
+    "pruned_heads": {},
+    "tie_encoder_decoder": False,
+    "quantization_config": None,
+    "auto_map": None,
+}
+LABEL_KEYS = frozenset({"id2label", "label2id", "num_labels", "_num_labels", "problem_type"})
+
+
+def check_config(family: Family, raw: Mapping[str, Any], *, where: str) -> None:
+    """Account for every key of a ``config.json``.
+
+    Raises ``CheckpointError`` for a key that would change the arithmetic in a way not implemented, or that is unknown.
+    """
+    required = {**REQUIRES, **family.requires}
+    for key, value in required.items():
+        if key in raw and raw[key] != value and not (value in ({}, None, False) and not raw[key]):
+            raise CheckpointError(
+                f"{where}: {key} is {raw[key]!r}; only {value!r} is supported for family {family.name}"
+            )
+    known = family.keys | family.inert | INERT | LABEL_KEYS | set(required)
+    unknown = sorted(set(raw) - known)
+    if unknown:
+        raise CheckpointError(
+            f"{where}: the key {unknown[0]!r} is not known for family {family.name}, and it might change what the model "
+            "computes; remove it from the file if it does not"
+        )
+
+
+def find_parts(family: Family, raw: Mapping[str, Any], names: Collection[str]) -> frozenset[str]:
+    """Which parts ("pooler" and heads) a checkpoint has: those whose weights are there, or whose class says so."""
+    declared = {head for name in raw.get("architectures") or () for head in family.architectures.get(name, ())}
+    base = base_prefix(family, names)
+    by_weight = {part for part, marker in family.markers.items() if marker.replace("{base}", base) in names}
+    if {"sequence", "token"} <= by_weight:
+        # One published name, `classifier.weight`, serves two heads: the class tells them apart.
+        by_weight.discard("sequence" if "token" in declared else "token")
+    weightless = {head for head in declared if head not in family.markers}  # a tied head has no weight of its own
+    return frozenset(by_weight | weightless)
+
+
+def architecture(family: Family, heads: Collection[str]) -> str:
+    """The published class for a set of heads: the one that has most of them and no others."""
+    fitting = [name for name, theirs in family.architectures.items() if set(theirs) <= set(heads)]
+    return max(fitting, key=lambda name: len(family.architectures[name]))
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+def base_prefix(family: Family, names: Iterable[str]) -> str:
+    """``family.base`` where the weights carry it, else nothing."""
+    return family.base if any(name.startswith(family.base) for name in names) else ""
+
+
+def load(
+    family: Family, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], num_layers: int, *, where: str
+) -> dict[str, Tensor]:
+    """Published tensors → ours, every name on both sides accounted for.
+
+    ``shapes`` says what our model needs. Raises one ``CheckpointError`` that lists what is missing, what is left over
+    and what has another shape.
+    """
+    tensors = {_today(family, name): tensor for name, tensor in tensors.items()}
+    base = base_prefix(family, tensors)
+    ours: dict[str, Tensor] = {}
+    used: set[str] = set()
+    missing: list[str] = []
+    for rule, theirs in _expand(family, base, num_layers, wanted=shapes):
+        if rule.also is not None:
+            used.add(rule.also)
+            theirs = _either(rule, theirs[0], tensors, shapes, where=where)
+        absent = [name for name in theirs if name not in tensors]
+        missing += absent
+        used.update(theirs)
+        if not absent:
+            ours[rule.ours] = _load_op(rule.op, [tensors[name] for name in theirs], where=f"{where}: {theirs[0]!r}")
+    known = set(_expand_names(family.ignored, base, num_layers))
+    copies = {name: family.copies[name] for name in tensors if name not in used and name in family.copies}
+    extra = [name for name in tensors if name not in used and name not in known and copies.get(name) not in ours]
+    if missing or extra:
+        raise CheckpointError(f"{where}: the weights do not fit the config: " + _differences(missing, extra))
+    for name, original in copies.items():
+        if not torch.equal(tensors[name], ours[original]):
+            raise CheckpointError(f"{where}: {name!r} repeats a tied weight, but it differs")
+    for name, tensor in ours.items():
+        if tensor.shape != shapes[name]:
+            raise CheckpointError(
+                f"{where}: {name} has shape {list(tensor.shape)}, the config asks for {list(shapes[name])}"
+            )
+    return ours
+
+
+def save(family: Family, parameters: Mapping[str, Tensor], num_layers: int, *, headless: bool) -> dict[str, Tensor]:
+    """Our parameters → published tensors: ``load`` walked backwards."""
+    base = "" if headless else family.base
+    theirs: dict[str, Tensor] = {}
+    for rule, names in _expand(family, base, num_layers, wanted=parameters):
+        theirs.update(zip(names, _save_op(rule.op, parameters[rule.ours], len(names)), strict=True))
+        if rule.also is not None:
+            theirs[rule.also] = parameters[rule.ours].clone()  # safetensors refuses two names for one memory
+    unmapped = set(parameters) - {rule.ours for rule, _ in _expand(family, base, num_layers, wanted=parameters)}
+    if unmapped:
+        raise CheckpointError(f"family {family.name} has no name for {sorted(unmapped)[0]}; save it as another family")
+    return theirs
+
+
+def _expand(
+    family: Family, base: str, num_layers: int, wanted: Collection[str]
+) -> Iterable[tuple[Rule, tuple[str, ...]]]:
+    """Every rule at every layer whose parameter is wanted: (rule with our name filled in, their names)."""
+    for rule in family.rules:
+        for i in range(num_layers) if "{i}" in rule.ours else (0,):
+            ours = rule.ours.replace("{i}", str(i))
+            if ours in wanted:
+                names = tuple(name.replace("{i}", str(i)).replace("{base}", base) for name in rule.theirs)
+                yield replace(rule, ours=ours), names
+
+
+def _either(
+    rule: Rule, first: str, tensors: Mapping[str, Tensor], shapes: Collection[str], *, where: str
+) -> tuple[str]:
+    """The name to read of a tensor that has two."""
+    also = rule.also or first
+    if first not in tensors or also not in tensors:
+        return (also,) if also in tensors else (first,)
+    if rule.apart not in shapes and not torch.equal(tensors[first], tensors[also]):
+        raise CheckpointError(f"{where}: {first!r} and {also!r} are tied, but they differ")
+    return (first,)
+
+
+def _expand_names(patterns: Iterable[str], base: str, num_layers: int) -> Iterable[str]:
+    for pattern in patterns:
+        for i in range(num_layers) if "{i}" in pattern else (0,):
+            yield pattern.replace("{i}", str(i)).replace("{base}", base)
+
+
+def _load_op(op: Op, tensors: list[Tensor], *, where: str) -> Tensor:
+    if op == "join":
+        try:
+            return torch.cat(tensors)
+        except RuntimeError as error:
+            raise CheckpointError(f"{where} and its neighbours do not fit together: {error}") from error
+    if op == "transpose":
+        if tensors[0].dim() != 2:
+            raise CheckpointError(f"{where} has shape {list(tensors[0].shape)}; a matrix is expected")
+        return tensors[0].t().contiguous()
+    return tensors[0]
+
+
+def _save_op(op: Op, tensor: Tensor, count: int) -> list[Tensor]:
+    if op == "join":
+        return [part.clone() for part in tensor.chunk(count)]
+    return [tensor.t().contiguous()] if op == "transpose" else [tensor]
+
+
+def _today(family: Family, name: str) -> str:
+    for old, new in family.renamed:
+        if name.endswith(old):
+            return name[: -len(old)] + new
+    return name
+
+
+def _differences(missing: list[str], extra: list[str], most: int = 10) -> str:
+    """Both lists, shortened, each missing name with the left-over name most like it."""
+    parts = []
+    if missing:
+        named = []
+        for name in missing[:most]:
+            match = get_close_matches(name, extra, n=1)
+            named.append(f"{name} (is it {match[0]}?)" if match else name)
+        parts.append(f"{len(missing)} missing: {', '.join(named)}{', …' if len(missing) > most else ''}")
+    if extra:
+        parts.append(f"{len(extra)} left over: {', '.join(extra[:most])}{', …' if len(extra) > most else ''}")
+    return "; ".join(parts)

@@ -1,0 +1,1 @@
+"""Models: a stem, a stack and heads put together."""

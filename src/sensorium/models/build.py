@@ -1,0 +1,58 @@
+"""From a config to a model: built, and initialised."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import nn
+
+from sensorium.config import EncoderConfig, ModelConfig
+from sensorium.models.decoder import DecoderLM
+from sensorium.models.encoder import EncoderLM
+from sensorium.nn.block import Block
+
+Model = EncoderLM | DecoderLM
+INITIAL_STD = 0.02
+"""Standard deviation of new weights, in BERT and in GPT-2."""
+
+
+def build(config: ModelConfig) -> Model:
+    """A model with the weights torch gives it; call ``initialise``, or load a checkpoint's."""
+    return EncoderLM(config) if isinstance(config, EncoderConfig) else DecoderLM(config)
+
+
+def new_model(config: ModelConfig, *, seed: int) -> Model:
+    """A model with fresh weights: the same seed gives the same weights."""
+    with torch.device("meta"):
+        model = build(config)
+    model.to_empty(device="cpu")
+    initialise(model, seed=seed)
+    return model.eval()
+
+
+@torch.no_grad()
+def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) -> None:
+    """Fill parameters with fresh values: matrices normal with deviation 0.02, norms 1, biases 0.
+
+    Pre-norm stacks draw what writes to the residual stream with 0.02/√(2L), so that its variance does not grow with
+    depth (Radford et al., 2019, §2.3). ``only`` names the parameters to fill; ``None``: all of them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    residual_std = INITIAL_STD / (2 * model.config.stack.num_layers) ** 0.5
+    residual = {
+        id(part.weight)
+        for block in model.modules()
+        if isinstance(block, Block) and model.config.stack.norm_place == "pre"
+        for part in (block.attention.output, block.mlp.down)
+    }
+    norms = {id(part.weight) for part in model.modules() if isinstance(part, nn.LayerNorm)}
+    for name, parameter in model.named_parameters():
+        if only is not None and name not in only:
+            continue
+        if id(parameter) in norms:
+            parameter.fill_(1.0)
+        elif parameter.dim() < 2:
+            parameter.zero_()
+        else:
+            parameter.normal_(0.0, residual_std if id(parameter) in residual else INITIAL_STD, generator=generator)

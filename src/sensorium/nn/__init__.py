@@ -1,0 +1,1 @@
+"""The Transformer: attention and its kernels, block, stack, stems, heads."""

@@ -1,0 +1,179 @@
+"""Scaled dot-product attention over packed sequences: one interface, several kernels.
+
+Every kernel is a function ``(q, k, v, layout, *, causal, scale, dropout) -> [T, H, Dh]``. The reference is the formula
+softmax(QKᵀ · scale)V written plainly; every other kernel is tested against it.
+
+Shapes: T packed query tokens, S packed key tokens, H heads, Dh head size, n sequences of a group, Lq/Lk their lengths.
+
+The worked example: the two tokens of "The cat", one head of size 2.
+
+>>> from sensorium.packed import Layout
+>>> q = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # [T=2, H=1, Dh=2]  the queries of "The", "cat"
+>>> k = torch.tensor([[[1.0, 1.0]], [[0.0, 2.0]]])  # the keys
+>>> v = torch.tensor([[[10.0, 0.0]], [[0.0, 20.0]]])  # the values
+
+QKᵀ: "The" scores 1·1+0·1 = 1 with "The" and 1·0+0·2 = 0 with "cat"; "cat" scores 1 with "The" and 2 with "cat".
+Scaled by 1/√2: [0.7071, 0] and [0.7071, 1.4142]. The softmax of each row:
+e^0.7071 / (e^0.7071 + e^0) = 2.0281 / 3.0281 = 0.6698, so "The" looks at itself with weight 0.6698 and at "cat" with
+0.3302; "cat" looks at "The" with 0.3302 and at itself with 0.6698.
+
+>>> layout = Layout(query_lengths=(2,), key_lengths=(2,))
+>>> [weights] = attention_weights(q, k, layout, causal=False, scale=2**-0.5)
+>>> [[round(w, 4) for w in row] for row in weights[0].tolist()]
+[[0.6698, 0.3302], [0.3302, 0.6698]]
+
+The weighted sum of the values: "The" = 0.6698·[10, 0] + 0.3302·[0, 20] = [6.698, 6.605].
+
+>>> output = reference_attention(q, k, v, layout, causal=False, scale=2**-0.5)
+>>> [[round(x, 3) for x in row] for row in output[:, 0].tolist()]
+[[6.698, 6.605], [3.302, 13.395]]
+
+A causal model hides "cat" from "The", which then sees itself alone:
+
+>>> output = reference_attention(q, k, v, layout, causal=True, scale=2**-0.5)
+>>> [[round(x, 3) for x in row] for row in output[:, 0].tolist()]
+[[10.0, 0.0], [3.302, 13.395]]
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sensorium.packed import Group, Layout, Rows
+
+
+class AttentionKernel(Protocol):
+    """What every attention kernel is."""
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0
+    ) -> Tensor:
+        """Queries [T, H, Dh], keys and values [S, H, Dh] → [T, H, Dh]."""
+        ...
+
+
+def attention_weights(q: Tensor, k: Tensor, layout: Layout, *, causal: bool, scale: float) -> list[Tensor]:
+    """softmax(QKᵀ · scale) of each sequence, [H, Lq, Lk] each (Vaswani et al., 2017, equation 1).
+
+    Causal: query i of Lq sees key j of Lk when j ≤ i + Lk - Lq, so the last query stands at the last key.
+    """
+    weights = []
+    for queries, keys in zip(q.split(list(layout.query_lengths)), k.split(list(layout.key_lengths)), strict=True):
+        scores = torch.einsum("qhd,khd->hqk", queries, keys) * scale  # [H, Lq, Lk]
+        if causal:
+            future = torch.ones(scores.shape[1:], dtype=torch.bool, device=q.device).triu(len(keys) - len(queries) + 1)
+            scores = scores.masked_fill(future, float("-inf"))
+        weights.append(scores.softmax(dim=-1))
+    return weights
+
+
+def reference_attention(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0
+) -> Tensor:
+    """The formula, written plainly: one sequence after another. The oracle of every other kernel."""
+    weights = attention_weights(q, k, layout, causal=causal, scale=scale)
+    values = v.split(list(layout.key_lengths))
+    outputs = [
+        torch.einsum("hqk,khd->qhd", F.dropout(weight, dropout), value)
+        for weight, value in zip(weights, values, strict=True)
+    ]
+    return torch.cat(outputs)  # [T, H, Dh]
+
+
+def grouped_attention(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0
+) -> Tensor:
+    """torch's fused kernel, called once for each group of sequences of similar length.
+
+    A group of equal lengths that lie end to end is a view, without a copy (batches sorted by length are mostly that);
+    other groups are gathered into a rectangle with a little padding, and scattered back.
+    """
+    groups = layout.groups
+    if len(groups) == 1 and groups[0].query.start is not None:
+        return _attend(q, k, v, groups[0], causal, scale, dropout).flatten(0, 1)
+    outputs = []
+    for group in groups:
+        output = _attend(q, k, v, group, causal, scale, dropout)  # [n, Lq, H, Dh]
+        rows: Tensor = _Unpad.apply(output.flatten(0, 1), group.query)  # type: ignore[no-untyped-call]
+        outputs.append(rows)  # [Σ Lq, H, Dh]
+    places = torch.cat([group.query.rows for group in groups])  # [T] where each output row belongs
+    scattered: Tensor = _Scatter.apply(torch.cat(outputs), places.to(q.device))  # type: ignore[no-untyped-call]
+    return scattered
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, group: Group, causal: bool, scale: float, dropout: float) -> Tensor:
+    """One group through the fused kernel → [n, Lq, H, Dh]."""
+    query, key, value = _rectangle(q, group.query), _rectangle(k, group.key), _rectangle(v, group.key)  # [n, L, H, Dh]
+    # With as many queries as keys, padding stands to the right of every query: the causal triangle hides it.
+    triangle = causal and group.query.lengths == group.key.lengths
+    one_query = causal and group.uniform and group.query.shape[1] == 1  # a decoding step sees all its keys
+    mask = None if triangle or one_query else group.mask(causal=causal)
+    output = F.scaled_dot_product_attention(
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        attn_mask=None if mask is None else mask.to(q.device),
+        is_causal=triangle,
+        scale=scale,
+        dropout_p=dropout,
+    )  # [n, H, Lq, Dh]
+    return output.transpose(1, 2)
+
+
+def _rectangle(x: Tensor, rows: Rows) -> Tensor:
+    """[T, H, Dh] → [n, L, H, Dh]: a view where the rows allow it, else a gather."""
+    n, length = rows.shape
+    cells: Tensor = _Pad.apply(x, rows) if rows.start is None else x[rows.start : rows.start + n * length]  # type: ignore[no-untyped-call]
+    return cells.view(n, length, *x.shape[1:])
+
+
+# Every real cell stands for exactly one row, so the gradient of a gather is a gather too: much faster on a CPU than the
+# scatter-add that autograd would use.
+
+
+class _Pad(torch.autograd.Function):
+    """Rows [T, …] → cells [n · L, …]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Rows) -> Tensor:
+        ctx.rows, ctx.shape = rows, x.shape
+        return x.index_select(0, rows.index.to(x.device))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        result = gradient.new_zeros(ctx.shape)
+        real = gradient.index_select(0, ctx.rows.inverse.to(gradient.device))
+        return result.index_copy_(0, ctx.rows.rows.to(gradient.device), real), None
+
+
+class _Unpad(torch.autograd.Function):
+    """Cells [n · L, …] → rows [Σ lengths, …]; padding is dropped and gets no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, cells: Tensor, rows: Rows) -> Tensor:
+        ctx.rows, ctx.shape = rows, cells.shape
+        return cells.index_select(0, rows.inverse.to(cells.device))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        result = gradient.new_zeros(ctx.shape)
+        return result.index_copy_(0, ctx.rows.inverse.to(gradient.device), gradient), None
+
+
+class _Scatter(torch.autograd.Function):
+    """Row i → row ``rows[i]``, a permutation."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
+        ctx.rows = rows
+        return torch.empty_like(x, memory_format=torch.contiguous_format).index_copy_(0, rows, x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].index_select(0, ctx.rows), None

@@ -1,0 +1,102 @@
+"""The Stack: one Transformer, and the window to look inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from sensorium.config import StackConfig
+from sensorium.errors import UsageError
+from sensorium.nn.attention import attention_weights, reference_attention
+from sensorium.nn.block import Block, Cache, PostNormBlock, PreNormBlock
+from sensorium.packed import Layout
+
+BLOCKS: dict[str, type[PreNormBlock] | type[PostNormBlock]] = {"pre": PreNormBlock, "post": PostNormBlock}
+
+
+class Stack(nn.Module):
+    """A tower of blocks over packed tokens: ``Stack(config)(x, layout, cache=None) -> x``, x: [T, D]."""
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__()
+        self.config = config
+        block = BLOCKS[config.norm_place]
+        self.layers = nn.ModuleList(block(config, layer) for layer in range(config.num_layers))
+        self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps) if config.final_norm else nn.Identity()
+
+    def forward(self, x: Tensor, layout: Layout, cache: Cache | None = None) -> Tensor:
+        """[T, D] → [T, D]."""
+        for layer in self.layers:
+            x = layer(x, layout, cache)
+        output: Tensor = self.final_norm(x)
+        return output
+
+
+What = Literal["attention", "hidden"]
+
+
+@dataclass
+class Captured:
+    """What ``capture`` saw, by layer."""
+
+    attention: dict[int, list[Tensor]] = field(default_factory=dict)
+    """Attention weights of each sequence, [H, Lq, Lk]."""
+    hidden: dict[int, Tensor] = field(default_factory=dict)
+    """Output of the block, [T, D]."""
+
+
+@contextmanager
+def capture(
+    model: nn.Module, layers: Collection[int] | None = None, what: Collection[What] = ("attention", "hidden")
+) -> Iterator[Captured]:
+    """Look inside a model while it runs: attention weights and hidden states of its blocks.
+
+    Attention weights exist only in the reference kernel, so the captured layers run on it meanwhile.
+
+        with capture(model, layers=[0, 5]) as seen:
+            model(batch)
+        seen.attention[5][0]  # [H, L, L], of the first sequence
+
+    Raises ``UsageError`` for a layer the model does not have.
+    """
+    blocks = {block.attention.layer: block for block in model.modules() if isinstance(block, Block)}
+    chosen = sorted(blocks) if layers is None else sorted(layers)
+    unknown = [layer for layer in chosen if layer not in blocks]
+    if unknown:
+        raise UsageError(f"there is no layer {unknown[0]}; the model has layers 0 to {len(blocks) - 1}")
+    seen = Captured()
+    kernels = {layer: blocks[layer].attention.kernel for layer in chosen}
+    hooks = []
+    try:
+        for layer in chosen:
+            if "attention" in what:
+                blocks[layer].attention.kernel = _recording_kernel(seen, layer)
+            if "hidden" in what:
+                hooks.append(blocks[layer].register_forward_hook(_recording_hook(seen, layer)))
+        yield seen
+    finally:
+        for layer, kernel in kernels.items():
+            blocks[layer].attention.kernel = kernel
+        for hook in hooks:
+            hook.remove()
+
+
+def _recording_kernel(seen: Captured, layer: int) -> Any:
+    def kernel(
+        q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0
+    ) -> Tensor:
+        seen.attention[layer] = attention_weights(q, k, layout, causal=causal, scale=scale)
+        return reference_attention(q, k, v, layout, causal=causal, scale=scale, dropout=dropout)
+
+    return kernel
+
+
+def _recording_hook(seen: Captured, layer: int) -> Any:
+    def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        seen.hidden[layer] = output
+
+    return hook

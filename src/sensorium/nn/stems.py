@@ -1,0 +1,35 @@
+"""Stems: what turns raw input into vectors for the stack."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sensorium.config import TokenStemConfig
+from sensorium.errors import UsageError
+from sensorium.packed import Packed
+
+
+class TokenStem(nn.Module):
+    """Token ids [T] → vectors [T, D]: token + position (+ segment), normalised where the family does."""
+
+    def __init__(self, config: TokenStemConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocabulary_size, config.hidden_size)
+        self.positions = nn.Embedding(config.positions.size, config.hidden_size)
+        self.segments = nn.Embedding(config.num_segments, config.hidden_size) if config.num_segments else None
+        self.norm = nn.Identity() if config.norm_eps is None else nn.LayerNorm(config.hidden_size, config.norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, batch: Packed) -> Tensor:
+        """[T, D]. Raises ``UsageError`` for a sequence longer than the position table."""
+        table = self.config.positions
+        last = int(batch.positions.max())
+        if last >= table.max_length:
+            raise UsageError(f"a sequence has {last + 1:,} tokens; this model reads at most {table.max_length:,}")
+        x = self.tokens(batch.values) + self.positions(batch.positions + table.offset)  # [T, D]
+        if self.segments is not None:
+            # Without segment ids every token belongs to segment 0: add its row once, look up nothing.
+            x = x + (self.segments.weight[0] if batch.segment_ids is None else self.segments(batch.segment_ids))
+        output: Tensor = self.dropout(self.norm(x))
+        return output

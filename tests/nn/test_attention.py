@@ -1,0 +1,64 @@
+"""The kernels against the formula, and the laws of attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensorium.errors import UsageError
+from sensorium.nn.attention import grouped_attention, reference_attention
+from sensorium.packed import Layout
+
+
+@st.composite
+def problems(draw: Any) -> Any:
+    """Random queries, keys, values; as many queries as keys, or fewer (decoding with a cache)."""
+    keys = draw(st.lists(st.integers(1, 70), min_size=1, max_size=9))
+    cached = draw(st.booleans())
+    queries = [draw(st.integers(1, length)) for length in keys] if cached else keys
+    heads, size = draw(st.integers(1, 3)), draw(st.sampled_from([2, 8]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
+    q = torch.randn(sum(queries), heads, size, generator=generator, dtype=torch.float64)
+    k, v = torch.randn(2, sum(keys), heads, size, generator=generator, dtype=torch.float64)
+    return q, k, v, Layout(tuple(queries), tuple(keys)), draw(st.booleans())
+
+
+@given(problem=problems())
+def test_the_grouped_kernel_is_the_formula_forwards_and_backwards(problem: Any) -> None:
+    q, k, v, layout, causal = problem
+    results = []
+    for kernel in (reference_attention, grouped_attention):
+        inputs = [x.clone().requires_grad_() for x in (q, k, v)]
+        output = kernel(*inputs, layout, causal=causal, scale=0.3)
+        weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
+        (output * weights).sum().backward()
+        results.append([output.detach(), *(x.grad for x in inputs)])
+    for theirs, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
+@given(problem=problems())
+def test_every_token_is_in_exactly_one_group(problem: Any) -> None:
+    layout = problem[3]
+    for side, lengths in (("query", layout.query_lengths), ("key", layout.key_lengths)):
+        rows = torch.cat([getattr(group, side).rows for group in layout.groups])
+        assert sorted(rows.tolist()) == list(range(sum(lengths)))
+
+
+def test_sequences_of_one_length_are_one_view_without_a_copy() -> None:
+    [group] = Layout((5,) * 8, (5,) * 8).groups
+    assert (group.query.start, group.query.shape, group.uniform) == (0, (8, 5), True)
+
+
+def test_sequences_of_very_different_length_do_not_share_a_group() -> None:
+    groups = Layout((4,) * 50 + (400,), (4,) * 50 + (400,)).groups
+    assert [group.key.shape for group in groups] == [(50, 4), (1, 400)]
+
+
+def test_layouts_that_do_not_match_are_refused_with_both_counts() -> None:
+    with pytest.raises(UsageError, match="2 sequences of queries attend to 1 of keys"):
+        Layout((1, 2), (3,))
