@@ -42,6 +42,19 @@ def test_the_grouped_kernel_is_the_formula_forwards_and_backwards(problem: Any) 
 
 
 @given(problem=problems())
+def test_the_bf16_path_is_the_formula_within_bf16_rounding_forwards_and_backwards(problem: Any) -> None:
+    q, k, v, layout, causal = problem
+    results = []
+    for kernel, dtype in ((reference_attention, torch.float64), (grouped_attention, torch.bfloat16)):
+        inputs = [x.bfloat16().to(dtype).requires_grad_() for x in (q, k, v)]
+        output = kernel(*inputs, layout, causal=causal, scale=0.3)
+        output.sum().backward()
+        results.append([output.detach().double(), *(x.grad.double() for x in inputs)])
+    for theirs, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.1, atol=0.1 * max(1.0, float(theirs.abs().max()) / 4))
+
+
+@given(problem=problems())
 def test_every_token_is_in_exactly_one_group(problem: Any) -> None:
     layout = problem[3]
     for side, lengths in (("query", layout.query_lengths), ("key", layout.key_lengths)):
