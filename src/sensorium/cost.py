@@ -1,0 +1,84 @@
+"""Cost as arithmetic on a config: parameters, FLOPs, bytes. And what this machine can do at most.
+
+Counted: matrix products (2 FLOPs a multiply-add), as in PaLM's appendix B (Chowdhery et al., 2022). Ignored: norms,
+activations, softmax, embedding look-ups.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from functools import lru_cache
+
+from sensorium.config import EncoderConfig, ModelConfig, StackConfig
+
+
+def stack_parameters(config: StackConfig) -> int:
+    """Weights and biases of the blocks and the final norm."""
+    d, f = config.hidden_size, config.mlp_size
+    block = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
+    return config.num_layers * block + (2 * d if config.final_norm else 0)
+
+
+def parameters(config: ModelConfig) -> int:
+    """All parameters of a model, a tied matrix once."""
+    d, stem = config.stack.hidden_size, config.stem
+    count = stack_parameters(config.stack) + d * (stem.vocabulary_size + stem.positions.size + stem.num_segments)
+    count += 0 if stem.norm_eps is None else 2 * d
+    if not isinstance(config, EncoderConfig):
+        head = config.language_model
+        return count + (stem.vocabulary_size * d if head is not None and not head.tied else 0)
+    dense = d * d + d
+    count += dense if config.pooler else 0
+    if config.masked_token is not None:
+        count += dense + 2 * d + stem.vocabulary_size + (0 if config.masked_token.tied else stem.vocabulary_size * d)
+    count += 2 * (d + 1) if config.next_sentence else 0
+    if config.sequence is not None:
+        count += (dense if config.sequence.dense else 0) + len(config.sequence.labels) * (d + 1)
+    count += len(config.token.labels) * (d + 1) if config.token else 0
+    return count + (2 * (d + 1) if config.span else 0)
+
+
+def forward_flops(config: ModelConfig, lengths: Iterable[int], *, vocabulary_rows: int = 0) -> int:
+    """FLOPs of one forward pass over sequences of these lengths.
+
+    ``vocabulary_rows`` is how many rows go through a vocabulary-wide head.
+    """
+    stack = config.stack
+    d = stack.hidden_size
+    per_token = 2 * (4 * d * d + 2 * d * stack.mlp_size) * stack.num_layers
+    sizes = list(lengths)
+    attention = sum(4 * d * length * length for length in sizes) * stack.num_layers
+    if stack.mask == "causal":
+        attention //= 2
+    return per_token * sum(sizes) + attention + 2 * vocabulary_rows * d * config.stem.vocabulary_size
+
+
+def training_flops(config: ModelConfig, lengths: Iterable[int], *, vocabulary_rows: int = 0) -> int:
+    """Forward and backward: three times the forward pass."""
+    return 3 * forward_flops(config, lengths, vocabulary_rows=vocabulary_rows)
+
+
+def weight_bytes(config: ModelConfig, item_bytes: int = 4) -> int:
+    """Bytes of the weights."""
+    return item_bytes * parameters(config)
+
+
+def training_bytes(config: ModelConfig, *, bf16: bool = True) -> int:
+    """Bytes that training holds for each weight: master, two moments, gradient, and the bf16 copy with its gradient."""
+    return parameters(config) * (4 * 4 + (4 if bf16 else 0))
+
+
+@lru_cache
+def peak_flops(dtype_name: str) -> float:
+    """FLOP/s of a large matrix product on this machine in a dtype ("float32", "bfloat16"): measured once, ~0.1 s."""
+    import torch
+
+    dtype = getattr(torch, dtype_name)
+    a, b = torch.randn(2048, 768).to(dtype), torch.randn(768, 3072).to(dtype)
+    best = float("inf")
+    for _ in range(5):
+        begin = time.perf_counter()
+        torch.nn.functional.linear(a, b.t().contiguous())
+        best = min(best, time.perf_counter() - begin)
+    return 2 * 2048 * 768 * 3072 / best

@@ -1,0 +1,1 @@
+"""Records, corpora, and batches of them."""

@@ -1,0 +1,98 @@
+"""Examples and batches: in which order, and which ones together.
+
+The order is a pure function of (seed, epoch), so a resumed run needs three integers to go on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sensorium.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tokenised training example."""
+
+    token_ids: np.ndarray
+    """[L] int32."""
+    segment_ids: np.ndarray | None = None
+    """[L] int8; ``None``: all 0."""
+    labels: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
+    """[size] a permutation, the same for the same (seed, epoch).
+
+    >>> epoch_order(1, 0, 4).tolist() == epoch_order(1, 0, 4).tolist()
+    True
+    """
+    return np.random.default_rng((seed, epoch)).permutation(size)
+
+
+def token_budget_batches(
+    lengths: Sequence[int] | np.ndarray,
+    order: np.ndarray,
+    *,
+    batch_tokens: int | None = None,
+    batch_size: int | None = None,
+    window: int = 50,
+    seed: int = 0,
+) -> list[np.ndarray]:
+    """Cut an order of examples into batches of at most ``batch_tokens`` tokens and ``batch_size`` examples.
+
+    Within windows of about ``window`` batches, examples of similar length come together (attention is fastest on equal
+    lengths) and the batches are then shuffled again; ``window=0`` keeps the order. Within a batch, examples stand by
+    length. An example longer than the budget is a batch alone. Raises ``UsageError`` without any limit.
+
+    >>> [batch.tolist() for batch in token_budget_batches([3, 1, 2], np.array([2, 0, 1]), batch_tokens=4, window=0)]
+    [[2], [1, 0]]
+    """
+    if batch_tokens is None and batch_size is None:
+        raise UsageError("a batch needs a limit: batch_tokens, batch_size, or both")
+    sizes = np.asarray(lengths)
+    batches: list[np.ndarray] = []
+    for part in _windows(sizes, order, batch_tokens, batch_size, window):
+        if window:
+            part = part[np.argsort(sizes[part], kind="stable")]
+        cut = _cut(sizes, part, batch_tokens, batch_size)
+        if window:
+            shuffle = np.random.default_rng((seed, len(batches))).permutation(len(cut))
+            cut = [cut[i] for i in shuffle]
+        batches += cut
+    return [batch[np.argsort(sizes[batch], kind="stable")] for batch in batches]
+
+
+def _windows(
+    sizes: np.ndarray, order: np.ndarray, batch_tokens: int | None, batch_size: int | None, window: int
+) -> list[np.ndarray]:
+    """The order in runs of about ``window`` batches."""
+    if not window or not len(order):
+        return [order] if len(order) else []
+    by_tokens = np.inf if batch_tokens is None else batch_tokens / max(1.0, float(sizes[order].mean()))
+    per_batch = min(by_tokens, np.inf if batch_size is None else batch_size)
+    run = max(1, int(per_batch * window))
+    return [order[start : start + run] for start in range(0, len(order), run)]
+
+
+def _cut(sizes: np.ndarray, part: np.ndarray, batch_tokens: int | None, batch_size: int | None) -> list[np.ndarray]:
+    """Consecutive examples until a limit is reached."""
+    batches, start, tokens = [], 0, 0
+    for place, index in enumerate(part):
+        size = int(sizes[index])
+        full = batch_tokens is not None and tokens + size > batch_tokens
+        full = full or (batch_size is not None and place - start >= batch_size)
+        if full and place > start:
+            batches.append(part[start:place])
+            start, tokens = place, 0
+        tokens += size
+    if start < len(part):
+        batches.append(part[start:])
+    return batches

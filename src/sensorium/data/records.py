@@ -1,0 +1,165 @@
+"""Records from files: text, CSV, TSV, JSON lines, Parquet, each perhaps gzipped, or a folder of them.
+
+A record is a dict with ``text`` (and ``label``, ``pair`` …). Every error names file and line.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sensorium.errors import DataError, missing_extra, nearest
+
+MAX_BYTES = 4 * 2**30
+"""Of one file, after unpacking."""
+CHUNK = 2**20
+
+
+def read_records(
+    source: str | Path, *, text: str = "text", label: str = "label", pair: str | None = None
+) -> list[dict[str, Any]]:
+    """All records of a file or a folder of files, in order of name and line.
+
+    ``text``, ``label`` and ``pair`` name the columns that become ``text``, ``label`` and ``pair``; other columns keep
+    their names. A ``.txt`` file gives a record a line. Raises ``DataError`` for a missing file, broken UTF-8, a
+    missing column, a broken line, an empty file or an unknown kind of file.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and _kind(file) in READERS)
+        if not files:
+            raise DataError(f"{path}: no file of a known kind ({', '.join(READERS)}) in this folder")
+    else:
+        files = [path]
+    names = {text: "text", label: "label", **({} if pair is None else {pair: "pair"})}
+    records = [_renamed(row, names, text, file, number) for file in files for number, row in _read(file)]
+    if not records:
+        raise DataError(f"{path}: holds no records")
+    return records
+
+
+def _read(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    kind = _kind(file)
+    if kind not in READERS:
+        raise DataError(f"{file}: not a known kind of file; known are {', '.join(READERS)}, each perhaps with .gz")
+    return READERS[kind](file)
+
+
+def _kind(file: Path) -> str:
+    suffixes = [suffix for suffix in file.suffixes if suffix != ".gz"]
+    return suffixes[-1].lower() if suffixes else ""
+
+
+def _renamed(row: Mapping[str, Any], names: Mapping[str, str], text: str, file: Path, number: int) -> dict[str, Any]:
+    record = {names.get(name, name): value for name, value in row.items()}
+    if "text" not in record and not {"tokens", "context"} & record.keys():
+        raise DataError(
+            f"{file}:{number}: no column {text!r}{nearest(text, map(str, row))}; there are "
+            + ", ".join(repr(name) for name in row)
+        )
+    return record
+
+
+# --- kinds -----------------------------------------------------------------------------------------------------------
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a UTF-8 file, unpacked within bounds."""
+    content = io.BytesIO(_bytes(file))
+    for number, raw in enumerate(content, 1):
+        try:
+            yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{file}:{number}: not UTF-8 at byte {error.start + 1} of the line") from error
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            parts, size = [], 0
+            while part := stream.read(CHUNK):
+                size += len(part)
+                if size > MAX_BYTES:
+                    raise DataError(f"{file}: more than {MAX_BYTES:,} bytes; cut it into several files")
+                parts.append(part)
+            return b"".join(parts)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{file}: cannot be unpacked: {error}") from error
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror or error}") from error
+
+
+def _read_text(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in _lines(file):
+        if line.strip():
+            yield number, {"text": line.strip()}
+
+
+def _read_csv(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    lines = "\n".join(line for _, line in _lines(file))
+    reader = csv.reader(io.StringIO(lines, newline=""), strict=True)
+    try:
+        header = next(reader, None)
+        for row in reader:
+            if header is not None and row:
+                yield reader.line_num, _row(header, row, file, reader.line_num)
+    except csv.Error as error:
+        raise DataError(f"{file}:{reader.line_num}: {error}") from error
+
+
+def _read_tsv(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    header: list[str] | None = None
+    for number, line in _lines(file):
+        if not line:
+            continue
+        row = line.split("\t")
+        if header is None:
+            header = row
+        else:
+            yield number, _row(header, row, file, number)
+
+
+def _row(header: list[str], row: list[str], file: Path, number: int) -> dict[str, str]:
+    if len(row) != len(header):
+        raise DataError(f"{file}:{number}: {len(row)} fields, the header has {len(header)}")
+    return dict(zip(header, row, strict=True))
+
+
+def _read_json_lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in _lines(file):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{file}:{number}: not valid JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{file}:{number}: expected a JSON object, found {type(row).__name__}")
+        yield number, row
+
+
+def _read_parquet(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise missing_extra("pyarrow", "data") from error
+    try:
+        rows = parquet.read_table(file).to_pylist()
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{file}: cannot be read as Parquet: {error}") from error
+    yield from enumerate(rows, 1)
+
+
+READERS: dict[str, Callable[[Path], Iterator[tuple[int, Mapping[str, Any]]]]] = {
+    ".txt": _read_text,
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".jsonl": _read_json_lines,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,314 @@
+"""The one training loop.
+
+Everything random is a function of (seed, epoch, batch) or (seed, step), so a run that was killed goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sensorium import cost
+from sensorium.data.batching import Example, epoch_order, token_budget_batches
+from sensorium.errors import DataError, TrainingError
+from sensorium.machine import keep_freed_memory
+from sensorium.objectives._base import Batch, Objective, total_counts, weighted
+from sensorium.text import Tokenizer
+from sensorium.train.log import JsonLog, LiveLine, TensorBoard
+from sensorium.train.optim import MasterAdamW, MovingAverage, OptimizerSettings, learning_rate_factor
+from sensorium.train.settings import LoopSettings, resolve_precision, set_dropout
+from sensorium.train.state import Position, load_state, save_state
+from sensorium.train.validation import validation_scores
+
+# What a generator is seeded with beside (seed, epoch …), so that no two uses share their numbers.
+EXAMPLES, COLLATE = 1, 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. The model holds the weights to keep."""
+
+    position: Position
+    finished: bool
+    """``False``: it was interrupted, and its state saved."""
+    log: Path
+
+
+class Trainer:
+    """A run: model, objective, data, and where it stands."""
+
+    def __init__(
+        self,
+        model: Any,
+        objective: Objective,
+        tokenizer: Tokenizer,
+        train: Any,
+        validation: Any,
+        settings: LoopSettings,
+        optimizer: OptimizerSettings,
+        folder: Path,
+        *,
+        fingerprint: str,
+        resume: bool = False,
+        tensorboard: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        """``train`` and ``validation`` (or ``None``) come from ``objective.prepare``; ``folder`` takes the state."""
+        keep_freed_memory()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model, self.objective, self.tokenizer = model, objective, tokenizer
+        self.train_data, self.validation = train, validation
+        self.settings, self.folder, self.fingerprint, self.quiet = settings, folder, fingerprint, quiet
+        self.dtype_name = {"bf16": "bfloat16", "fp32": "float32"}[resolve_precision(settings.precision)]
+        set_dropout(model, settings.dropout, settings.attention_dropout)
+        self.optimizer = MasterAdamW(model, optimizer, model.config.stack.num_layers, getattr(torch, self.dtype_name))
+        self.position = Position()
+        self.average: MovingAverage | None = None
+        self.best_weights: dict[str, Tensor] | None = None
+        self.stop_requested = False
+        self.total_steps = settings.steps or settings.epochs * math.ceil(
+            len(self._batches(0)[1]) / settings.accumulation
+        )
+        loaded = load_state(folder, fingerprint) if resume else None
+        if loaded is not None:
+            self._restore(*loaded)
+        self.log = JsonLog(folder / "train.jsonl", resume_step=self.position.step)
+        self.board = TensorBoard(folder / "tensorboard") if tensorboard else None
+
+    # --- the run ---
+
+    def run(self) -> Outcome:
+        """Train to the end, or until a signal asks to stop; then the state is saved first."""
+        self.line = LiveLine(self.total_steps, done=self.position.step, quiet=self.quiet)
+        self.clock, self.clock_tokens = time.perf_counter(), self.position.tokens
+        self.started = time.perf_counter() - self.position.seconds
+        finished = False
+        try:
+            with self._signals():
+                while not finished and not self.stop_requested:
+                    finished = self._epoch()
+            self._save()
+        finally:
+            self.line.close()
+            self.log.close()
+            if self.board is not None:
+                self.board.close()
+        if finished:
+            self._keep_final_weights()
+        return Outcome(self.position, finished, self.log.path)
+
+    def _epoch(self) -> bool:
+        """The rest of the current epoch; whether the run is over."""
+        examples, batches = self._batches(self.position.epoch)
+        size = self.settings.accumulation
+        while self.position.batch < len(batches):
+            chosen = batches[self.position.batch : self.position.batch + size]
+            self._step([[examples[i] for i in indices] for indices in chosen])
+            self.position = replace(self.position, batch=self.position.batch + len(chosen))
+            over = self.position.step >= self.total_steps
+            end_of_epoch = self.position.batch >= len(batches)
+            if self._due(self.settings.validate_every, end_of_epoch or over) and self._validate():
+                return True
+            if over:
+                return True
+            if self.stop_requested:
+                break
+            if self._due(self.settings.checkpoint_every, end_of_epoch):
+                self._save()
+        if self.position.batch >= len(batches):
+            self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
+        return False
+
+    def _due(self, every: int | None, end_of_epoch: bool) -> bool:
+        return end_of_epoch if every is None else self.position.step % every == 0
+
+    def _batches(self, epoch: int) -> tuple[Sequence[Example], list[np.ndarray]]:
+        """The examples of an epoch and their batches: a pure function of (seed, epoch)."""
+        seed = self.settings.seed
+        examples = self.objective.examples(self.train_data, np.random.default_rng((seed, EXAMPLES, epoch)))
+        if not examples:
+            raise DataError("the training data gives no examples")
+        batches = token_budget_batches(
+            [len(example) for example in examples],
+            epoch_order(seed, epoch, len(examples)),
+            batch_tokens=self.settings.batch_tokens,
+            batch_size=self.settings.batch_size,
+            seed=seed + epoch,
+        )
+        return examples, batches
+
+    # --- one update ---
+
+    def _step(self, micro_batches: list[list[Example]]) -> None:
+        """One update over one or several batches."""
+        position, seed = self.position, self.settings.seed
+        torch.manual_seed(seed * 1_000_003 + position.step)  # dropout
+        batches = [
+            self.objective.collate(
+                examples, self.tokenizer, np.random.default_rng((seed, COLLATE, position.epoch, position.batch + i))
+            )
+            for i, examples in enumerate(micro_batches)
+        ]
+        counts = total_counts(batches)
+        self.model.train()
+        means: dict[str, float] = dict.fromkeys(counts, 0.0)
+        correct: dict[str, int] = dict.fromkeys(counts, 0)
+        for batch in batches:
+            losses = self.objective.losses(self.model, batch)
+            weighted(losses, counts).backward()
+            self.optimizer.accumulate()
+            for name, loss in losses.items():
+                means[name] += float(loss.total.detach()) / max(1, counts[name])
+                correct[name] += loss.correct
+        self._refuse_nan(means, position)
+        factor = learning_rate_factor(
+            position.step, self.total_steps, self.optimizer.settings.warmup, self.optimizer.settings.schedule
+        )
+        norm = self.optimizer.step(factor)
+        tokens = sum(batch.packed.num_tokens for batch in batches)
+        self.position = replace(
+            position,
+            step=position.step + 1,
+            tokens=position.tokens + tokens,
+            seconds=time.perf_counter() - self.started,
+        )
+        self._take_average()
+        self._report(batches, means, correct, counts, norm, factor)
+
+    def _refuse_nan(self, means: dict[str, float], position: Position) -> None:
+        wrong = [name for name, value in means.items() if not math.isfinite(value)]
+        if wrong:
+            raise TrainingError(
+                f"the {wrong[0]} loss is {means[wrong[0]]} at step {position.step + 1} (epoch {position.epoch}, batch "
+                f"{position.batch}); lower the learning rate or look at that batch; the last state is in {self.folder}"
+            )
+
+    def _take_average(self) -> None:
+        start = self.settings.average_from
+        if start is None or self.position.step < start * self.total_steps:
+            return
+        if self.average is None:
+            self.average = MovingAverage(self.optimizer.masters)
+        else:
+            self.average.update(self.optimizer.masters)
+        self.position = replace(self.position, average_count=self.average.count)
+
+    def _report(
+        self,
+        batches: Sequence[Batch],
+        means: dict[str, float],
+        correct: dict[str, int],
+        counts: dict[str, int],
+        norm: float,
+        factor: float,
+    ) -> None:
+        now, position = time.perf_counter(), self.position
+        speed = (position.tokens - self.clock_tokens) / max(1e-9, now - self.clock)
+        lengths = [length for batch in batches for length in batch.packed.lengths]
+        rows = counts.get("masked_token", 0) + counts.get("language_model", 0)
+        flops = cost.training_flops(self.model.config, lengths, vocabulary_rows=rows)
+        share = speed * flops / sum(lengths) / cost.peak_flops(self.dtype_name)
+        accuracy = {f"{name}_accuracy": correct[name] / max(1, counts[name]) for name in counts}
+        loss = sum(means.values())
+        rate = self.optimizer.settings.learning_rate * factor
+        self._write(
+            kind="train", step=position.step, epoch=position.epoch, loss=loss, **means, **accuracy, learning_rate=rate,
+            gradient_norm=norm, tokens=position.tokens,
+        )  # fmt: skip
+        text = f"loss {loss:.4f} · {speed:,.0f} tokens/s · {share:.0%} of peak"
+        self.line.update(position.step, text)
+        if position.step % self.settings.log_every == 0:
+            if not self.line.console.is_terminal:
+                self.line.line(f"step {position.step:,}/{self.total_steps:,} · {text}")
+            self.clock, self.clock_tokens = now, position.tokens  # the speed of the last few steps
+
+    def _write(self, **record: Any) -> None:
+        self.log.write(**record)
+        if self.board is not None:
+            self.board.write(**record)
+
+    # --- validation ---
+
+    def _validate(self) -> bool:
+        """Score the validation set; whether patience has run out."""
+        if self.validation is None:
+            return False
+        scores = validation_scores(self.model, self.objective, self.tokenizer, self.validation, self.settings.seed)
+        self._write(kind="validation", step=self.position.step, epoch=self.position.epoch, **scores)
+        self.line.line(
+            f"step {self.position.step:,} · validation · "
+            + " · ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items())
+        )
+        score = -scores["loss"] if self.settings.monitor == "loss" else scores["accuracy"]
+        if self.position.best is None or score > self.position.best:
+            self.position = replace(self.position, best=score, best_step=self.position.step, bad_rounds=0)
+            if self.settings.patience is not None:
+                self.best_weights = {name: w.detach().clone() for name, w in self.optimizer.masters.items()}
+            return False
+        self.position = replace(self.position, bad_rounds=self.position.bad_rounds + 1)
+        return self.settings.patience is not None and self.position.bad_rounds >= self.settings.patience
+
+    # --- state ---
+
+    def _save(self) -> None:
+        tensors = self.optimizer.tensors()
+        if self.average is not None:
+            tensors.update({f"average/{name}": weight for name, weight in self.average.weights.items()})
+        if self.best_weights is not None:
+            tensors.update({f"best/{name}": weight for name, weight in self.best_weights.items()})
+        save_state(self.folder, self.position, tensors, self.fingerprint)
+
+    def _restore(self, position: Position, tensors: dict[str, Tensor]) -> None:
+        self.position = position
+        self.optimizer.load_tensors(tensors)
+        if position.average_count:
+            self.average = MovingAverage(_under("average/", tensors))
+            self.average.count = position.average_count
+        self.best_weights = _under("best/", tensors) or None
+
+    def _keep_final_weights(self) -> None:
+        """Best, averaged, or last weights, in float32."""
+        weights: dict[str, Tensor] = self.optimizer.masters
+        if self.average is not None:
+            weights = self.average.weights
+        elif self.best_weights is not None:
+            weights = self.best_weights
+        self.model.float()
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if name in weights:
+                    parameter.copy_(weights[name])
+        self.model.eval()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM ask the run to stop after its step; a second one stops it at once."""
+
+        def request(number: int, frame: Any) -> None:
+            if self.stop_requested:
+                raise KeyboardInterrupt
+            self.stop_requested = True
+
+        try:
+            before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: signals are somebody else's
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

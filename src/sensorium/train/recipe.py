@@ -1,0 +1,177 @@
+"""Recipes: one TOML file a run, checked against a schema before anything is loaded.
+
+sensorium train recipes/topics.toml train.epochs=3 data.train=my.csv
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sensorium.errors import UsageError, nearest
+from sensorium.storage import read_text
+
+
+class Section(BaseModel):
+    """A table of a recipe: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(Section):
+    """``open`` a checkpoint, or give sizes for a new model of a family."""
+
+    open: str | None = None
+    """Folder or hub id to start from."""
+    family: Literal["bert", "roberta", "distilbert", "gpt2"] = "bert"
+    hidden_size: Annotated[int, Field(gt=0)] = 256
+    num_layers: Annotated[int, Field(gt=0)] = 4
+    num_heads: Annotated[int, Field(gt=0)] = 4
+    mlp_size: Annotated[int | None, Field(gt=0)] = None
+    """``None``: four times the hidden size."""
+    max_length: Annotated[int, Field(gt=2)] = 512
+
+
+class TokenizerSection(Section):
+    """``open`` one, or train one on the training texts; neither: the model's own."""
+
+    open: str | None = None
+    train: Literal["wordpiece", "byte_level_bpe"] | None = None
+    vocabulary_size: Annotated[int, Field(gt=300)] = 16_000
+    lowercase: bool = True
+
+
+class DataSection(Section):
+    """Where the records come from."""
+
+    train: str | list[str]
+    """Files, or corpora by name: ``corpus:wikipedia``."""
+    validation: str | list[str] | None = None
+    validation_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the training records held out, when no validation file is given; equal texts stay together."""
+    text: str = "text"
+    label: str = "label"
+    pair: str | None = None
+    limit: Annotated[int | None, Field(gt=0)] = None
+    """Read at most so many records."""
+    exclude: list[str] = []
+    """Files or corpora whose texts (normalised) are removed from the training records."""
+
+
+class ObjectiveSection(Section):
+    """What to learn; each kind reads the keys it knows."""
+
+    kind: Literal["masked_token", "causal", "sequence", "token", "span"]
+    max_length: Annotated[int, Field(gt=2)] = 128
+    probability: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    unit: Literal["token", "word"] = "token"
+    sentences: Literal["none", "next", "order"] = "none"
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    head_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    stride: Annotated[int, Field(gt=0)] = 128
+
+
+class TrainSection(Section):
+    """The loop and the optimiser; see ``LoopSettings`` and ``OptimizerSettings`` for what each key does."""
+
+    output: str
+    epochs: Annotated[int, Field(gt=0)] = 1
+    steps: Annotated[int | None, Field(gt=0)] = None
+    batch_tokens: Annotated[int | None, Field(gt=0)] = None
+    batch_size: Annotated[int | None, Field(gt=0)] = None
+    accumulation: Annotated[int, Field(gt=0)] = 1
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    seed: Annotated[int, Field(ge=0)] = 0
+    validate_every: Annotated[int | None, Field(gt=0)] = None
+    checkpoint_every: Annotated[int | None, Field(gt=0)] = None
+    patience: Annotated[int | None, Field(gt=0)] = None
+    monitor: Literal["loss", "accuracy"] = "loss"
+    average_from: Annotated[float | None, Field(ge=0.0, lt=1.0)] = None
+    dropout: Annotated[float | None, Field(ge=0.0, lt=1.0)] = None
+    attention_dropout: Annotated[float | None, Field(ge=0.0, lt=1.0)] = None
+    log_every: Annotated[int, Field(gt=0)] = 10
+    tensorboard: bool = False
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.9, 0.98]
+    epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
+    clip: Annotated[float, Field(ge=0.0)] = 1.0
+    schedule: Literal["cosine", "linear", "constant"] = "linear"
+    warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    head_factor: Annotated[float, Field(gt=0.0)] = 1.0
+    freeze: list[str] = []
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    model: ModelSection = ModelSection()
+    tokenizer: TokenizerSection = TokenizerSection()
+    data: DataSection
+    objective: ObjectiveSection
+    train: TrainSection
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe; ``overrides`` are ``section.key=value`` with TOML values (bare words are texts).
+
+    Raises ``UsageError`` naming the file, the key and the nearest known one.
+    """
+    text = read_text(path, error=UsageError)
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from error
+    for override in overrides:
+        _apply(tables, override)
+    return check_recipe(tables, where=str(path))
+
+
+def check_recipe(tables: dict[str, Any], *, where: str) -> Recipe:
+    """Check the tables of a recipe. Raises ``UsageError`` with the first thing that is wrong."""
+    try:
+        recipe = Recipe.model_validate(tables)
+    except ValidationError as error:
+        raise UsageError(f"{where}: {_first_problem(error)}") from error
+    if recipe.train.batch_tokens is None and recipe.train.batch_size is None:
+        raise UsageError(f"{where}: train needs batch_tokens, batch_size, or both")
+    return recipe
+
+
+def _apply(tables: dict[str, Any], override: str) -> None:
+    name, equals, value = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not equals or not dot:
+        raise UsageError(f"{override!r} is not of the form section.key=value")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word
+    table = tables.setdefault(section, {})
+    if not isinstance(table, dict):
+        raise UsageError(f"{override!r}: {section!r} is not a section")
+    table[key] = parsed
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        *sections, key = problem["loc"]
+        known = _fields(sections)
+        return f"{place}: there is no such key{nearest(str(key), known)}; known are {', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"{place}: is missing"
+    return f"{place}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
+
+
+def _fields(sections: Sequence[Any]) -> list[str]:
+    schema: Any = Recipe
+    for section in sections:
+        schema = schema.model_fields[section].annotation
+    return list(schema.model_fields)

@@ -1,0 +1,223 @@
+"""From a recipe to a saved checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from sensorium.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
+from sensorium.config import (
+    DecoderConfig,
+    EncoderConfig,
+    LearnedPositions,
+    ModelConfig,
+    SpanHeadConfig,
+    StackConfig,
+    TokenStemConfig,
+)
+from sensorium.data.corpora import read_corpus
+from sensorium.data.records import read_records
+from sensorium.data.splits import remove_overlap, split_by_text
+from sensorium.errors import DataError, UsageError
+from sensorium.models.build import Model, new_model
+from sensorium.objectives._base import Objective
+from sensorium.objectives.causal import CausalLanguageModel
+from sensorium.objectives.masked_token import MaskedToken
+from sensorium.objectives.sequence import SequenceClassification
+from sensorium.objectives.span import SpanAnswering
+from sensorium.objectives.token import TokenClassification
+from sensorium.storage import write_json
+from sensorium.text import Tokenizer, open_tokenizer
+from sensorium.text_training import train_byte_level_bpe, train_wordpiece
+from sensorium.train.loop import Outcome, Trainer
+from sensorium.train.optim import OptimizerSettings
+from sensorium.train.recipe import Recipe
+from sensorium.train.settings import LoopSettings
+from sensorium.train.state import fingerprint
+
+Records = Sequence[Mapping[str, Any]]
+CORPUS = "corpus:"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A recipe made real: everything a run needs."""
+
+    model: Model
+    tokenizer: Tokenizer
+    family: str
+    objective: Objective
+    train: Records
+    validation: Records | None
+    source: Checkpoint | None
+    """What the model was opened from."""
+
+
+def run_recipe(recipe: Recipe, *, resume: bool = False, quiet: bool = False) -> Outcome:
+    """Train as a recipe says and save the checkpoint to ``train.output``.
+
+    The training state stands beside it, in ``<output>.training``. Raises ``UsageError`` when a run is there already and
+    ``resume`` was not asked for.
+    """
+    output = Path(recipe.train.output)
+    folder = output.with_name(output.name + ".training")
+    if any(folder.glob("state-*")) and not resume and not output.exists():
+        raise UsageError(f"{folder}: holds a run that was interrupted; add --resume to go on, or remove the folder")
+    ready = make_ready(recipe)
+    trainer = Trainer(
+        ready.model,
+        ready.objective,
+        ready.tokenizer,
+        ready.objective.prepare(ready.train, ready.tokenizer),
+        None if ready.validation is None else ready.objective.prepare(ready.validation, ready.tokenizer),
+        _take(LoopSettings, recipe),
+        _take(OptimizerSettings, recipe),
+        folder,
+        fingerprint=_fingerprint(recipe, ready),
+        resume=resume,
+        tensorboard=recipe.train.tensorboard,
+        quiet=quiet,
+    )
+    write_json(folder / "recipe.json", recipe.model_dump())
+    outcome = trainer.run()
+    if outcome.finished:
+        sentence = None if ready.source is None else ready.source.sentence
+        save_checkpoint(output, ready.model, ready.tokenizer, family=ready.family, sentence=sentence)
+    return outcome
+
+
+def make_ready(recipe: Recipe) -> Ready:
+    """Read the data, open or build the model and the tokenizer."""
+    train, validation = read_data(recipe)
+    source = None if recipe.model.open is None else open_checkpoint(recipe.model.open)
+    tokenizer = _tokenizer(recipe, source, train)
+    family = recipe.model.family if source is None else source.family
+    objective = make_objective(recipe, train, family)
+    model: Model
+    if source is None:
+        model = new_model(_new_config(recipe, objective, tokenizer), seed=recipe.train.seed)
+    else:
+        # Only heads that are missing, or whose labels differ, are made anew.
+        have = source.config
+        wanted = {name: head for name, head in objective.heads().items() if not _fits(getattr(have, name, None), head)}
+        model = open_checkpoint(source.folder, add_heads=wanted, seed=recipe.train.seed).model
+    return Ready(model, tokenizer, family, objective, train, validation, source)
+
+
+def read_data(recipe: Recipe) -> tuple[Records, Records | None]:
+    """The training and validation records of a recipe. Raises ``DataError`` when there are none."""
+    data = recipe.data
+    train = _read(data.train, recipe)[: data.limit]
+    validation = None if data.validation is None else _read(data.validation, recipe)
+    if data.exclude:
+        train = remove_overlap(train, _read(data.exclude, recipe))
+    if validation is None and data.validation_share:
+        train, validation = split_by_text(train, data.validation_share, seed=recipe.train.seed)
+    if not train:
+        raise DataError(f"{data.train}: there are no training records")
+    return train, validation
+
+
+def make_objective(recipe: Recipe, train: Records, family: str) -> Objective:
+    """The objective a recipe names; labels are those of the training records, in order."""
+    chosen = recipe.objective
+    if chosen.kind == "masked_token":
+        return MaskedToken(chosen.max_length, chosen.probability, chosen.unit, chosen.sentences)
+    if chosen.kind == "causal":
+        return CausalLanguageModel(chosen.max_length)
+    if chosen.kind == "span":
+        return SpanAnswering(chosen.max_length, chosen.stride)
+    if chosen.kind == "token":
+        tags = {str(tag) for record in train for tag in record.get("tags") or ()}
+        return TokenClassification(_some(tags, "tags"), chosen.max_length, chosen.label_smoothing, chosen.head_dropout)
+    labels = {str(record["label"]) for record in train if record.get("label") not in (None, "")}
+    dense = {"roberta": "tanh", "xlm-roberta": "tanh", "distilbert": "relu"}.get(family)
+    return SequenceClassification(
+        _some(labels, "label"), chosen.max_length, chosen.label_smoothing, chosen.head_dropout, dense
+    )
+
+
+# --- details ---------------------------------------------------------------------------------------------------------
+
+
+def _some(labels: set[str], name: str) -> tuple[str, ...]:
+    if len(labels) < 2:
+        raise DataError(
+            f"the training records have {len(labels)} different values of {name!r}; at least two are needed"
+        )
+    return tuple(sorted(labels))
+
+
+def _read(sources: str | Sequence[str], recipe: Recipe) -> list[dict[str, Any]]:
+    data = recipe.data
+    records: list[dict[str, Any]] = []
+    for source in [sources] if isinstance(sources, str) else sources:
+        if source.startswith(CORPUS):
+            records += read_corpus(source.removeprefix(CORPUS))
+        else:
+            records += read_records(source, text=data.text, label=data.label, pair=data.pair)
+    return records
+
+
+def _tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records) -> Tokenizer:
+    section = recipe.tokenizer
+    if section.open is not None:
+        return open_tokenizer(section.open)
+    texts = (str(record.get("text") or record.get("context") or "") for record in train)
+    if section.train == "wordpiece":
+        return train_wordpiece(texts, section.vocabulary_size, lowercase=section.lowercase)
+    if section.train == "byte_level_bpe":
+        return train_byte_level_bpe(texts, section.vocabulary_size)
+    if source is None:
+        raise UsageError("a new model needs a tokenizer: set tokenizer.open or tokenizer.train")
+    return source.require_tokenizer()
+
+
+def _new_config(recipe: Recipe, objective: Objective, tokenizer: Tokenizer) -> ModelConfig:
+    sizes, is_decoder = recipe.model, recipe.model.family == "gpt2"
+    offset = (tokenizer.pad_id or 0) + 1 if sizes.family == "roberta" else 0
+    positions = LearnedPositions(sizes.max_length + offset, offset)
+    stem = TokenStemConfig(
+        vocabulary_size=tokenizer.vocabulary_size,
+        hidden_size=sizes.hidden_size,
+        positions=positions,
+        num_segments={"bert": 2, "roberta": 1}.get(sizes.family, 0),
+        norm_eps=None if is_decoder else 1e-12,
+        dropout=0.1,
+        pad_token_id=tokenizer.pad_id,
+    )
+    stack = StackConfig(
+        hidden_size=sizes.hidden_size,
+        num_layers=sizes.num_layers,
+        num_heads=sizes.num_heads,
+        mlp_size=sizes.mlp_size or 4 * sizes.hidden_size,
+        dropout=0.1,
+        attention_dropout=0.1,
+    )
+    if is_decoder:
+        stack = replace(stack, mask="causal", norm_place="pre", norm_eps=1e-5, final_norm=True, activation="gelu_tanh")
+        return DecoderConfig(stem, stack, **objective.heads())
+    return EncoderConfig(stem, stack).with_heads(**objective.heads())
+
+
+def _fits(have: Any, wanted: Any) -> bool:
+    """Whether a head that is there serves: the same kind, and the same labels where it has labels."""
+    if have is None or isinstance(wanted, SpanHeadConfig):
+        return have is not None
+    return bool(getattr(have, "labels", None) == getattr(wanted, "labels", None))
+
+
+def _take(kind: Any, recipe: Recipe) -> Any:
+    """The fields of a settings class from the recipe's train section."""
+    values = {field.name: getattr(recipe.train, field.name) for field in fields(kind)}
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _fingerprint(recipe: Recipe, ready: Ready) -> str:
+    """What decides a run: the recipe (but for where it is written to) and the data."""
+    described = recipe.model_dump()
+    for key in ("output", "log_every", "tensorboard", "checkpoint_every"):
+        described["train"].pop(key)
+    return fingerprint((described, len(ready.train), fingerprint([dict(record) for record in ready.train])))

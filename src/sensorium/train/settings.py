@@ -1,0 +1,56 @@
+"""How a run trains, and what of that the model must be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from sensorium.nn.block import Attention
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long, in what batches, in what precision, and what is kept."""
+
+    epochs: int = 1
+    steps: int | None = None
+    """Updates to make, whatever the epochs say."""
+    batch_tokens: int | None = None
+    batch_size: int | None = None
+    accumulation: int = 1
+    """Batches an update is made of."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """``auto``: bf16 where this processor multiplies it in hardware."""
+    seed: int = 0
+    validate_every: int | None = None
+    """Updates between validations; ``None``: after every epoch."""
+    checkpoint_every: int | None = None
+    """Updates between states; ``None``: after every epoch."""
+    patience: int | None = None
+    """Stop after so many validations without a better score."""
+    monitor: Literal["loss", "accuracy"] = "loss"
+    """What "better" means. With a validation set and a patience, the best weights are the ones that are kept."""
+    average_from: float | None = None
+    """Share of the run after which the mean of the weights is kept, and used at the end."""
+    dropout: float | None = None
+    """Dropout everywhere but on attention weights; ``None``: as the model's config says."""
+    attention_dropout: float | None = None
+    log_every: int = 10
+
+
+def resolve_precision(precision: str) -> str:
+    """``auto`` → bf16 where the processor multiplies it in hardware, else fp32."""
+    if precision != "auto":
+        return precision
+    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+
+
+def set_dropout(model: torch.nn.Module, dropout: float | None, attention_dropout: float | None) -> None:
+    """Override the dropout that the model was built with."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout) and dropout is not None:
+            module.p = dropout
+        elif isinstance(module, Attention) and attention_dropout is not None:
+            module.dropout = attention_dropout

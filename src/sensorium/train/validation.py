@@ -1,0 +1,42 @@
+"""Scores on data the model does not learn from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from sensorium.data.batching import token_budget_batches
+from sensorium.objectives._base import Objective
+from sensorium.text import Tokenizer
+
+BATCH_TOKENS = 8192
+VALIDATE = 3
+"""What its generator is seeded with beside the run's seed."""
+
+
+@torch.no_grad()
+def validation_scores(
+    model: Any, objective: Objective, tokenizer: Tokenizer, prepared: Any, seed: int
+) -> dict[str, float]:
+    """Loss and accuracy over a whole validation set, without dropout, the same batches every time.
+
+    ``accuracy`` is that of the objective's first loss; objectives with several name each.
+    """
+    generator = np.random.default_rng((seed, VALIDATE))
+    examples = objective.examples(prepared, generator)
+    order = np.arange(len(examples))
+    batches = token_budget_batches([len(example) for example in examples], order, batch_tokens=BATCH_TOKENS)
+    model.eval()
+    sums: dict[str, list[float]] = {}
+    for indices in batches:
+        batch = objective.collate([examples[i] for i in indices], tokenizer, generator)
+        for name, loss in objective.losses(model, batch).items():
+            entry = sums.setdefault(name, [0.0, 0.0, 0.0])
+            for i, value in enumerate((float(loss.total), loss.count, loss.correct)):
+                entry[i] += value
+    means = {name: total / max(1, count) for name, (total, count, _) in sums.items()}
+    accuracies = {name: right / max(1, count) for name, (_, count, right) in sums.items()}
+    named = {f"{name}_accuracy": value for name, value in accuracies.items()} if len(accuracies) > 1 else {}
+    return {"loss": sum(means.values()), "accuracy": next(iter(accuracies.values())), **named}
