@@ -74,6 +74,17 @@ def test_a_model_as_sure_as_it_is_right_has_no_calibration_error() -> None:
     assert metrics.calibration_error(sums) == pytest.approx(0)
 
 
+def test_the_noise_of_calibration_is_what_a_calibrated_model_shows() -> None:
+    random = np.random.default_rng(11)
+    scores = random.uniform(0.5, 1, size=200)
+    noise = metrics.calibration_noise(scores)
+    drawn = [metrics.calibration_outcomes(scores, random.random(200) < scores) for _ in range(200)]
+    below = np.mean([metrics.calibration_error(items.totals()) <= noise for items in drawn])
+    assert 0.9 < below < 0.99
+    surer = [metrics.calibration_outcomes(scores, random.random(200) < scores - 0.2) for _ in range(50)]
+    assert np.mean([metrics.calibration_error(items.totals()) > noise for items in surer]) > 0.9
+
+
 @pytest.mark.parametrize(("scores", "sentence"), [([2.5, 0.1], "not logits"), ([0.5], "for every prediction")])
 def test_scores_that_are_no_probabilities_are_refused(scores: list[float], sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):

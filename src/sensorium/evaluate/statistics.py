@@ -146,6 +146,7 @@ def bootstrap_intervals(
             estimates.append(_without_spread(float(value), size, confidence))
             continue
         low, high = np.quantile(column, levels[number])
+        low, high = min(low, value), max(high, value)  # a strong bias correction may move past the value itself
         error = float(column.std(ddof=1))
         estimates.append(Estimate(float(value), float(low), float(high), size, error, confidence, method))
     return estimates
