@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -174,3 +176,19 @@ def test_answers_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(error, match=sentence):
         evaluate_classification(lambda texts: said, reviews(2), labels=["negative", "positive"], settings=QUICK)
+
+
+def test_without_scikit_learn_the_evaluation_says_what_it_could_not_run(
+    evaluated: Evaluated, reviews: Reviews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    evaluation = evaluated(train=reviews(30, first=700))
+    assert [baseline.name for baseline in evaluation.baselines] == ["most frequent class"]
+    assert any("pip install 'sensorium[metrics]'" in note for note in evaluation.notes)
+
+
+def test_measuring_loads_no_torch_and_no_optional_library() -> None:
+    code = "import sys, sensorium.evaluate; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"torch", "sklearn", "scipy", "jinja2", "markupsafe", "transformers"}

@@ -28,6 +28,19 @@ def test_losses_are_found_by_name_and_split(entry: dict[str, object], name: str,
     assert loss_curves([entry]) == [Curve(name, (1.0,), (2.0,), held_out)]
 
 
+def test_the_parts_of_a_loss_are_known_by_their_accuracy_and_left_out_when_there_is_one() -> None:
+    both = {"step": 1, "loss": 3.0, "masked_token": 2.0, "masked_token_accuracy": 0.1, "learning_rate": 0.1}
+    assert [curve.name for curve in loss_curves([both])] == ["loss"]
+    both |= {"next_sentence": 1.0, "next_sentence_accuracy": 0.5}
+    assert [curve.name for curve in loss_curves([both])] == ["loss", "masked token", "next sentence"]
+
+
+def test_a_chart_names_the_best_step_on_held_out_data() -> None:
+    log = [{"step": step, "validation_loss": abs(step - 3)} for step in range(1, 6)]
+    (chart,) = charts.loss_charts(loss_curves(log))
+    assert chart.facts == (("Held-out, at the end", "2.000"), ("Held-out, best", "0.000 at step 3"))
+
+
 def test_what_is_no_finite_loss_is_left_out() -> None:
     log = [{"step": 1, "loss": math.nan}, {"loss": 1.0}, {"step": 2, "rate": 0.1}, {"step": 3, "loss": True}]
     assert loss_curves(log) == []

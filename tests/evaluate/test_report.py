@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,11 +14,12 @@ import pytest
 
 pytest.importorskip("jinja2", reason="the report page needs the extra 'report'")
 
+from sensorium.errors import UsageError
 from sensorium.evaluate import Evaluation, Settings, compare, evaluate_classification, write_report
 from sensorium.evaluate.evaluation import Leakage
 from sensorium.evaluate.report import forest, render_report
 
-VOID = {"meta", "br", "img", "link", "input"}
+VOID = {"meta", "br", "wbr", "img", "link", "input"}
 Evaluated = Callable[..., Evaluation]
 
 
@@ -177,3 +179,9 @@ def test_the_page_is_written_whole_into_a_new_folder(tmp_path: Path, evaluated: 
     path = write_report(tmp_path / "new" / "report.html", [evaluated()])
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert [one.name for one in path.parent.iterdir()] == ["report.html"]
+
+
+def test_without_jinja_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(UsageError, match=r"sensorium\[report\]"):
+        render_report()

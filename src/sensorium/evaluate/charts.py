@@ -44,6 +44,8 @@ class LineChart:
     lines: tuple[Line, ...]
     has_training: bool
     has_held_out: bool
+    facts: tuple[tuple[str, str], ...]
+    """What to read off it: (what, value)."""
 
 
 @dataclass(frozen=True)
@@ -194,9 +196,10 @@ def _loss_chart(name: str, curves: Sequence[Curve]) -> LineChart:
             points = [(x, y, title) for (x, y), title in zip(place(curve), titles, strict=True)]
             lines.append(Line("held-out", _path(place(curve)), tuple(points) if len(points) <= 60 else ()))
         else:
-            if len(curve.values) > 20:
+            smooth = smoothed(curve)
+            if smooth != curve:
                 lines.append(Line("raw", _path(place(curve))))
-            lines.append(Line("training", _path(place(smoothed(curve) if len(curve.values) > 20 else curve))))
+            lines.append(Line("training", _path(place(smooth))))
     return LineChart(
         name=name,
         x_ticks=tuple(Tick(_x((tick - x_low) / (x_high - x_low)), _short(tick)) for tick in x_ticks if tick <= x_high),
@@ -204,7 +207,18 @@ def _loss_chart(name: str, curves: Sequence[Curve]) -> LineChart:
         lines=tuple(lines),
         has_training=any(not curve.held_out for curve in curves),
         has_held_out=any(curve.held_out for curve in curves),
+        facts=tuple(fact for curve in curves for fact in _facts(curve)),
     )
+
+
+def _facts(curve: Curve) -> list[tuple[str, str]]:
+    if not curve.held_out:
+        return [("Steps", f"{curve.steps[-1]:,.0f}"), ("Training, at the end", f"{smoothed(curve).values[-1]:.3f}")]
+    best = min(range(len(curve.values)), key=curve.values.__getitem__)
+    return [
+        ("Held-out, at the end", f"{curve.values[-1]:.3f}"),
+        ("Held-out, best", f"{curve.values[best]:.3f} at step {curve.steps[best]:,.0f}"),
+    ]
 
 
 def _x(share: float) -> float:

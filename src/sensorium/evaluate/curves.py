@@ -24,9 +24,12 @@ class Curve:
 
 
 def loss_curves(log: Iterable[Mapping[str, Any]]) -> list[Curve]:
-    """Every finite loss in the log, by name: ``{"step": 3, "loss": 2.1}``, ``{"step": 3, "losses": {"mlm": 2.1}}``, ….
+    """Every finite loss in the log, by name.
 
-    A loss counts as held out when its name, or the entry's "event", "kind" or "split", says validation (or eval, dev).
+    A number is a loss when its name says so, or when it has an accuracy beside it, as a log of training with several
+    objectives has: ``{"kind": "train", "step": 3, "loss": 2.1, "masked_token": 1.5, "masked_token_accuracy": 0.4}``.
+    The parts are left out when there is only one. A loss counts as held out when its name, or the entry's "event",
+    "kind" or "split", says validation (or eval, dev).
     """
     found: dict[tuple[str, bool], list[tuple[float, float]]] = {}
     for entry in log:
@@ -35,19 +38,21 @@ def loss_curves(log: Iterable[Mapping[str, Any]]) -> list[Curve]:
             continue
         of_entry = any(_says_held_out(str(entry.get(key, ""))) for key in ("event", "kind", "split"))
         for path, value in _numbers(entry, ""):
-            if "loss" in path.lower():
+            if "loss" in path.lower() or f"{path}_accuracy" in entry:
                 held_out = of_entry or _says_held_out(path)
                 found.setdefault((_loss_name(path), held_out), []).append((float(step), value))
-    return [_curve(name, held_out, points) for (name, held_out), points in found.items()]
+    parts = {name for name, _ in found} - {"loss"}
+    names = {"loss"} if "loss" in {name for name, _ in found} and len(parts) == 1 else {*parts, "loss"}
+    return [_curve(name, held_out, points) for (name, held_out), points in found.items() if name in names]
 
 
 def smoothed(curve: Curve, share: float = 0.04) -> Curve:
-    """The mean of each point's neighbourhood, ``share`` of the curve wide: what the eye would draw.
+    """The mean of each point's neighbourhood, ``share`` of the curve wide; a curve of few points stays as it is.
 
-    >>> smoothed(Curve("loss", (0, 1, 2), (3.0, 0.0, 3.0), False), share=0.5).values
+    >>> smoothed(Curve("loss", (0, 1, 2), (3.0, 0.0, 3.0), False), share=0.7).values
     (1.5, 2.0, 1.5)
     """
-    reach = max(1, round(len(curve.values) * share / 2))
+    reach = round(len(curve.values) * share / 2)
     windows = [curve.values[max(0, n - reach) : n + reach + 1] for n in range(len(curve.values))]
     return Curve(curve.name, curve.steps, tuple(sum(window) / len(window) for window in windows), curve.held_out)
 
@@ -60,7 +65,7 @@ def _curve(name: str, held_out: bool, points: Sequence[tuple[float, float]]) -> 
     if len(ordered) > MAX_POINTS:
         edges = [round(k * len(ordered) / MAX_POINTS) for k in range(MAX_POINTS + 1)]
         stretches = [ordered[start:end] for start, end in pairwise(edges)]
-        ordered = [(_mean([x for x, _ in part]), _mean([y for _, y in part])) for part in stretches]
+        ordered = [(part[-1][0], sum(y for _, y in part) / len(part)) for part in stretches]
     steps, values = zip(*ordered, strict=True)
     return Curve(name, steps, values, held_out)
 
@@ -87,7 +92,3 @@ def _says_held_out(text: str) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

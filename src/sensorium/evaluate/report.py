@@ -7,6 +7,7 @@ that comes from data is escaped by Jinja; the page's own policy forbids scripts 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -158,6 +159,7 @@ def _environment() -> Any:
         {
             "amount": wording.amount,
             "big": _big,
+            "breakable": _breakable,
             "confusions": charts.confusions,
             "difference": wording.difference,
             "difference_interval": wording.difference_interval,
@@ -193,5 +195,12 @@ def _big(estimate: Estimate, metric: str) -> Any:
     return Markup("{}{}").format(wording.number(estimate.value, metric), unit)
 
 
+def _breakable(label: str) -> Any:
+    """A label that may break after its underscores, hyphens, dots and slashes."""
+    from markupsafe import Markup
+
+    return Markup("<wbr>").join(part for part in re.split(r"(?<=[_./-])", label))
+
+
 def _tick_text(tick: float, metric: str) -> str:
-    return f"{tick * 100:g}%" if metric in SHARES else f"{tick:g}"
+    return (f"{tick * 100:g}%" if metric in SHARES else f"{tick:g}").replace("-", "−")

@@ -36,9 +36,9 @@ def number(amount: float, metric: str) -> str:
     ('93.2', '41.2', '0.512')
     """
     if metric in SHARES:
-        return f"{amount * 100:.1f}"
+        return f"{amount * 100:.1f}".replace("-", "−")
     digits = 3 if abs(amount) <= 1 else 2 if abs(amount) < 10 else 1
-    return f"{amount:,.{digits}f}"
+    return f"{amount:,.{digits}f}".replace("-", "−")
 
 
 def value(estimate: Estimate, metric: str) -> str:
@@ -119,7 +119,8 @@ def verdict(evaluation: Evaluation) -> Verdict:
     strongest = max((one for one in rivals if one.name in tests), key=lambda one: sign * one.metrics[metric].value)
     test = tests[strongest.name]
     found, probability = test.difference, test.p_value
-    p_words = f"p {p_value(probability)}" if probability < 0.001 else f"p = {p_value(probability)}"
+    said = p_value(probability)
+    p_words = (f"p {said}" if said.startswith("<") else f"p = {said}").replace(" ", "\N{NO-BREAK SPACE}")
     size = amount(abs(found.value), metric)
     if probability >= 1 - found.confidence:
         sentence = (
