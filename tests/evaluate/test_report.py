@@ -168,6 +168,12 @@ def test_many_classes_are_drawn_as_a_map_with_the_most_frequent_confusions() -> 
     assert len(cells) == sum(count > 0 for row in evaluation.confusion.counts for count in row)
 
 
+def test_the_page_says_the_confidence_that_was_asked_for(evaluated: Evaluated) -> None:
+    text = Page(render_report([evaluated(settings=Settings(resamples=200, confidence=0.9))])).text
+    assert "90% interval" in text
+    assert "95%" not in text.replace("95.0%", "")
+
+
 def test_positions_on_the_shared_axis_keep_the_order_of_the_values(evaluated: Evaluated) -> None:
     drawn = forest(evaluated())
     for row in drawn.rows:
