@@ -1,0 +1,1 @@
+"""Inference: token-budget batches in input order, generation with a cache, sampling."""

@@ -1,0 +1,100 @@
+"""From logits to the next token: a chain of small functions built once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sensorium.errors import UsageError
+
+Filter = Callable[[Tensor, Sequence[Tensor]], Tensor]
+"""(logits [N, V], tokens of each sequence so far) → logits [N, V]."""
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How the next token is chosen, under the names the field uses."""
+
+    do_sample: bool = False
+    """``False``: the likeliest token (greedy)."""
+    temperature: float = 1.0
+    top_k: int = 50
+    """Sample among so many of the likeliest; 0: all."""
+    top_p: float = 1.0
+    """Sample among the likeliest that together have this probability (Holtzman et al., 2020)."""
+    repetition_penalty: float = 1.0
+    """Divide the logits of tokens that occurred (Keskar et al., 2019)."""
+    seed: int | None = None
+    """The same seed gives the same text; ``None``: another text each time."""
+
+    def __post_init__(self) -> None:
+        """Raises ``UsageError`` for a value outside its range."""
+        if self.temperature <= 0:
+            raise UsageError(f"temperature is {self.temperature}; it must be above 0 (do_sample=False is greedy)")
+        if self.top_k < 0 or not 0 < self.top_p <= 1 or self.repetition_penalty <= 0:
+            raise UsageError("top_k must be 0 or more, top_p above 0 and at most 1, repetition_penalty above 0")
+
+
+def make_sampler(settings: SamplingSettings) -> Callable[[Tensor, Sequence[Tensor]], Tensor]:
+    """A function (logits [N, V], tokens so far) → next tokens [N]."""
+    filters: list[Filter] = []
+    if settings.repetition_penalty != 1.0:
+        filters.append(_repetition(settings.repetition_penalty))
+    if not settings.do_sample:
+        return lambda logits, history: _apply(filters, logits, history).argmax(dim=-1)
+    if settings.temperature != 1.0:
+        filters.append(lambda logits, history: logits / settings.temperature)
+    if settings.top_k:
+        filters.append(_top_k(settings.top_k))
+    if settings.top_p < 1.0:
+        filters.append(_top_p(settings.top_p))
+    generator = torch.Generator()
+    if settings.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(settings.seed)
+
+    def sample(logits: Tensor, history: Sequence[Tensor]) -> Tensor:
+        probabilities = _apply(filters, logits, history).softmax(dim=-1)
+        return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+
+    return sample
+
+
+def _apply(filters: Sequence[Filter], logits: Tensor, history: Sequence[Tensor]) -> Tensor:
+    logits = logits.float()
+    for step in filters:
+        logits = step(logits, history)
+    return logits
+
+
+def _repetition(penalty: float) -> Filter:
+    def apply(logits: Tensor, history: Sequence[Tensor]) -> Tensor:
+        logits = logits.clone()
+        for row, tokens in zip(logits, history, strict=True):
+            seen = tokens.unique()
+            row[seen] = torch.where(row[seen] > 0, row[seen] / penalty, row[seen] * penalty)
+        return logits
+
+    return apply
+
+
+def _top_k(k: int) -> Filter:
+    def apply(logits: Tensor, history: Sequence[Tensor]) -> Tensor:
+        smallest = logits.topk(min(k, logits.shape[-1]), dim=-1).values[:, -1:]  # [N, 1]
+        return logits.masked_fill(logits < smallest, float("-inf"))
+
+    return apply
+
+
+def _top_p(p: float) -> Filter:
+    def apply(logits: Tensor, history: Sequence[Tensor]) -> Tensor:
+        ordered, order = logits.sort(dim=-1, descending=True)
+        before = ordered.softmax(dim=-1).cumsum(dim=-1) - ordered.softmax(dim=-1)  # probability of the likelier ones
+        dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before >= p)
+        return logits.masked_fill(dropped, float("-inf"))
+
+    return apply

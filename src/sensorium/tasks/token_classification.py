@@ -1,0 +1,158 @@
+"""Token classification: names and other labelled words in a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from sensorium.errors import UsageError
+from sensorium.packed import Packed
+from sensorium.tasks._task import Task, require_text
+from sensorium.text import Encoding
+
+STRATEGIES = ("none", "simple", "first", "average", "max")
+Entity = dict[str, Any]
+
+
+class TokenClassification(Task):
+    """A text → its labelled tokens, or entities.
+
+    A text longer than the model reads is cut into windows that overlap by a quarter; a token is judged in the window
+    where most text stands around it, before anything is aggregated.
+    """
+
+    def __call__(
+        self, inputs: Any, *, aggregation_strategy: str = "none", ignore_labels: Sequence[str] = ("O",)
+    ) -> Any:
+        """A list of ``{"entity", "score", "index", "word", "start", "end"}`` for each text.
+
+        With an ``aggregation_strategy`` (``simple``, ``first``, ``average``, ``max``) neighbours of one kind are
+        grouped and ``entity_group`` takes the place of ``entity`` and ``index``. ``start`` and ``end`` are characters.
+        """
+        if aggregation_strategy not in STRATEGIES:
+            raise UsageError(f"aggregation_strategy is {aggregation_strategy!r}; known are {', '.join(STRATEGIES)}")
+        finish = partial(self._finish, strategy=aggregation_strategy, ignore=frozenset(ignore_labels))
+        return self.answer(inputs, self._prepare, self._run, finish)
+
+    def _prepare(self, one: Any, number: int) -> list[Encoding]:
+        return self.windows(require_text(one, number), overlap=self.max_length // 4)
+
+    def _run(self, batch: Packed, windows: Sequence[Encoding]) -> Sequence[Tensor]:
+        logits = self.model.token_logits(self.model(batch)).float()  # [T, C]
+        return list(batch.split(logits.softmax(dim=-1)))
+
+    def _finish(
+        self, one: str, windows: Sequence[Encoding], results: list[Tensor], *, strategy: str, ignore: frozenset[str]
+    ) -> list[Entity]:
+        tokens = [self._token(one, *place) for place in _places(windows, results)]
+        labels = self.model.config.token.labels
+        if strategy in ("none", "simple"):
+            entities = [_labelled(token, token["scores"], labels) for token in tokens]
+        else:
+            entities = [self._word(word, strategy, labels) for word in _words(tokens)]
+        if strategy == "none":
+            kept = ("entity", "score", "index", "word", "start", "end")
+            return [{key: entity[key] for key in kept} for entity in entities if entity["entity"] not in ignore]
+        groups = [self._group(group) for group in _groups(entities)]
+        return [group for group in groups if group["entity_group"] not in ignore]
+
+    def _token(self, text: str, index: int, token_id: int, span: tuple[int, int], scores: np.ndarray) -> Entity:
+        start, end = span
+        word = self.tokenizer.token(token_id)
+        if getattr(self.tokenizer.backend.model, "continuing_subword_prefix", None):
+            is_subword = len(word) != end - start  # "##ing" is longer than what it stands for
+        else:
+            is_subword = start > 0 and " " not in text[start - 1 : start + 1]
+        if token_id == self.tokenizer.unk_id:
+            word, is_subword = text[start:end], False
+        return {
+            "word": word, "scores": scores, "start": start, "end": end, "index": index, "is_subword": is_subword,
+        }  # fmt: skip
+
+    def _word(self, tokens: list[Entity], strategy: str, labels: Sequence[str]) -> Entity:
+        """The tokens of one word as one entity (strategies ``first``, ``max``, ``average``)."""
+        if strategy == "first":
+            scores = tokens[0]["scores"]
+        elif strategy == "max":
+            scores = max(tokens, key=lambda token: float(token["scores"].max()))["scores"]
+        else:
+            scores = np.stack([token["scores"] for token in tokens]).mean(axis=0)
+        whole = {
+            "word": self._join(token["word"] for token in tokens),
+            "start": tokens[0]["start"],
+            "end": tokens[-1]["end"],
+        }
+        return _labelled(whole, scores, labels)
+
+    def _group(self, entities: list[Entity]) -> Entity:
+        return {
+            "entity_group": entities[0]["entity"].split("-", 1)[-1],
+            "score": float(np.mean([entity["score"] for entity in entities])),
+            "word": self._join(entity["word"] for entity in entities),
+            "start": entities[0]["start"],
+            "end": entities[-1]["end"],
+        }
+
+    def _join(self, words: Any) -> str:
+        text: str = self.tokenizer.backend.decoder.decode(list(words)) if self.tokenizer.backend.decoder else ""
+        return text.strip()
+
+
+def _places(
+    windows: Sequence[Encoding], results: Sequence[Tensor]
+) -> list[tuple[int, int, tuple[int, int], np.ndarray]]:
+    """(index, token id, characters, scores) of every token, each from the window that sees most around it."""
+    best: dict[tuple[int, int], tuple[int, int, np.ndarray, int]] = {}
+    order: list[tuple[int, int]] = []
+    for window, scores in zip(windows, results, strict=True):
+        last_span, repeated = None, 0
+        for i, (token_id, span, sequence) in enumerate(
+            zip(window.token_ids, window.offsets, window.sequence_ids, strict=True)
+        ):
+            if sequence is None:
+                continue
+            repeated = repeated + 1 if span == last_span else 0  # several byte-level tokens of one character
+            last_span = span
+            key = (span[0] * 1000 + repeated, span[1])
+            context = min(i, len(window) - i)
+            if key not in best:
+                order.append(key)
+            if key not in best or context > best[key][0]:
+                best[key] = (context, token_id, scores[i].numpy(), span[0])
+    first = 1 if windows[0].sequence_ids[0] is None else 0  # the framing token counts
+    return [(first + n, best[key][1], (best[key][3], key[1]), best[key][2]) for n, key in enumerate(order)]
+
+
+def _labelled(token: Entity, scores: np.ndarray, labels: Sequence[str]) -> Entity:
+    chosen = int(scores.argmax())
+    return {**token, "entity": labels[chosen], "score": float(scores[chosen])}
+
+
+def _words(tokens: list[Entity]) -> list[list[Entity]]:
+    words: list[list[Entity]] = []
+    for token in tokens:
+        if words and token["is_subword"]:
+            words[-1].append(token)
+        else:
+            words.append([token])
+    return words
+
+
+def _groups(entities: list[Entity]) -> list[list[Entity]]:
+    """Neighbours of one kind; a ``B-`` label begins a new group."""
+    groups: list[list[Entity]] = []
+    for entity in entities:
+        kind, tag = _tag(entity["entity"])
+        if groups and kind != "B" and tag == _tag(groups[-1][-1]["entity"])[1]:
+            groups[-1].append(entity)
+        else:
+            groups.append([entity])
+    return groups
+
+
+def _tag(label: str) -> tuple[str, str]:
+    return (label[0], label[2:]) if label.startswith(("B-", "I-")) else ("I", label)

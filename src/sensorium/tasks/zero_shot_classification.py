@@ -1,0 +1,88 @@
+"""Zero-shot classification through natural-language inference (Yin et al., 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sensorium.errors import UsageError
+from sensorium.packed import Packed
+from sensorium.tasks._task import Task, require_text, weighted_mean
+from sensorium.text import Encoding
+
+
+class ZeroShotClassification(Task):
+    """A text and candidate labels → the labels by how strongly the text entails "This example is <label>.".
+
+    A text longer than the model reads is judged window by window against every label, logits averaged.
+    """
+
+    def __call__(
+        self,
+        sequences: Any,
+        candidate_labels: str | Sequence[str],
+        *,
+        hypothesis_template: str = "This example is {}.",
+        multi_label: bool = False,
+    ) -> Any:
+        """``{"sequence", "labels", "scores"}``, labels by falling score; a list of those for a list.
+
+        ``multi_label``: each label is judged alone (entailment against contradiction); else the scores sum to 1.
+        """
+        labels = _labels(candidate_labels)
+        hypotheses = [_fill(hypothesis_template, label) for label in labels]
+        counts: list[list[int]] = []
+
+        def prepare(one: Any, number: int) -> list[Encoding]:
+            text = require_text(one, number)
+            groups = [self.windows(text, hypothesis) for hypothesis in hypotheses]
+            counts.append([len(group) for group in groups])
+            return [window for group in groups for window in group]
+
+        def finish(one: str, windows: Sequence[Encoding], results: list[Tensor]) -> dict[str, Any]:
+            logits, start = [], 0
+            for size in counts.pop(0):
+                logits.append(weighted_mean(results[start : start + size], windows[start : start + size]))
+                start += size
+            return self._ranked(one, torch.stack(logits), labels, multi_label)
+
+        return self.answer(sequences, prepare, self._run, finish)
+
+    def _run(self, batch: Packed, windows: Sequence[Encoding]) -> Sequence[Tensor]:
+        logits: Tensor = self.model.sequence_logits(self.model(batch), batch)  # [N, C]
+        return list(logits.float())
+
+    def _ranked(self, text: str, logits: Tensor, labels: list[str], multi_label: bool) -> dict[str, Any]:
+        """``logits`` [labels, C] → the labels by score."""
+        entailment = self._entailment()
+        if multi_label or len(labels) == 1:
+            contradiction = logits.shape[1] - 1 if entailment == 0 else 0
+            scores = logits[:, [contradiction, entailment]].softmax(dim=-1)[:, 1]
+        else:
+            scores = logits[:, entailment].softmax(dim=0)
+        order = scores.argsort(descending=True).tolist()
+        return {"sequence": text, "labels": [labels[i] for i in order], "scores": [float(scores[i]) for i in order]}
+
+    def _entailment(self) -> int:
+        """The number of the entailment label; without one so named, the last, as transformers does."""
+        for number, label in enumerate(self.model.config.sequence.labels):
+            if label.lower().startswith("entail"):
+                return number
+        return len(self.model.config.sequence.labels) - 1
+
+
+def _labels(candidate_labels: str | Sequence[str]) -> list[str]:
+    given = candidate_labels.split(",") if isinstance(candidate_labels, str) else candidate_labels
+    labels = [label.strip() for label in given if label.strip()]
+    if not labels:
+        raise UsageError("zero-shot-classification needs at least one candidate label")
+    return labels
+
+
+def _fill(template: str, label: str) -> str:
+    if template.count("{}") != 1:
+        raise UsageError(f"hypothesis_template is {template!r}; it must hold {{}} once, for the label")
+    return template.replace("{}", label)
