@@ -53,7 +53,8 @@ def main() -> int:
         rows.append([*machine, name, f"{best:.3f}", f"{median:.3f}", "" if budget is None else f"{budget:.2f}"])
         missed = budget is not None and best > budget
         late += missed
-        print(f"{name:<18}  best {best:.3f} s  median {median:.3f} s" + f"  budget {budget:.2f} s: MISSED" * missed)
+        verdict = f"  MISSED {budget:.2f} s" if missed else ""
+        print(f"{name:<18}  best {best:.3f} s  median {median:.3f} s{verdict}")
     new = not RESULTS.exists()
     with RESULTS.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

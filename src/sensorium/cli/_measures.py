@@ -1,0 +1,94 @@
+"""What each task's evaluation needs: open the model, hand its answers to the function that measures them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from sensorium.checkpoint import Checkpoint, open_checkpoint
+from sensorium.errors import DataError, UsageError
+from sensorium.evaluate import (
+    Evaluation,
+    evaluate_classification,
+    evaluate_question_answering,
+    evaluate_similarity,
+    evaluate_token_classification,
+    tagged,
+)
+from sensorium.evaluate.metrics import cosine
+from sensorium.tasks import pipeline
+
+Records = Sequence[Mapping[str, Any]]
+
+
+def _text_classification(model: str, records: Records, train: Records | None, dataset: str) -> Evaluation:
+    checkpoint = open_checkpoint(model)
+    labels = _labels(checkpoint, "sequence", model)
+    classify = pipeline("text-classification", model=checkpoint)
+
+    def predict(texts: list[str | tuple[str, str]]) -> Any:
+        return classify([text if isinstance(text, str) else dict(zip(PAIR_KEYS, text, strict=True)) for text in texts])
+
+    return evaluate_classification(predict, records, labels=labels, train=train, model=model, dataset=dataset)
+
+
+def _token_classification(model: str, records: Records, train: Records | None, dataset: str) -> Evaluation:
+    checkpoint = open_checkpoint(model)
+    tags = _labels(checkpoint, "token", model)
+    classes = dict.fromkeys(tag.partition("-")[2] or tag for tag in tags if tag != "O")
+    return evaluate_token_classification(
+        partial(pipeline("token-classification", model=checkpoint), aggregation_strategy="simple"),
+        _with_entities(records),
+        labels=tuple(classes),
+        train=None if train is None else _with_entities(train),
+        model=model,
+        dataset=dataset,
+    )
+
+
+def _question_answering(model: str, records: Records, train: Records | None, dataset: str) -> Evaluation:
+    return evaluate_question_answering(
+        pipeline("question-answering", model=model), _with_answers(records), train=train, model=model, dataset=dataset
+    )
+
+
+def _sentence_similarity(model: str, records: Records, train: Records | None, dataset: str) -> Evaluation:
+    embed = pipeline("sentence-embedding", model=model)
+
+    def predict(pairs: list[tuple[str, str]]) -> Any:
+        first, second = (embed(list(texts)) for texts in zip(*pairs, strict=True))  # [N, D] each
+        return cosine(first, second)
+
+    return evaluate_similarity(predict, records, train=train, model=model, dataset=dataset)
+
+
+PAIR_KEYS = ("text", "text_pair")
+MEASURES: dict[str, Callable[[str, Records, Records | None, str], Evaluation]] = {
+    "text-classification": _text_classification,
+    "token-classification": _token_classification,
+    "question-answering": _question_answering,
+    "sentence-similarity": _sentence_similarity,
+}
+
+
+def _labels(checkpoint: Checkpoint, head: str, model: str) -> tuple[str, ...]:
+    """The labels of a head. Raises ``UsageError`` when the checkpoint has no such head."""
+    config = getattr(checkpoint.config, head, None)
+    if config is None:
+        raise UsageError(f"{model}: has no {head} classifier to measure; train one, or name another checkpoint")
+    labels: tuple[str, ...] = config.labels
+    return labels
+
+
+def _with_entities(records: Records) -> list[dict[str, Any]]:
+    """Records with ``entities``; those with ``tokens`` and ``tags`` are turned into such."""
+    for number, record in enumerate(records, 1):
+        if "entities" not in record and not {"tokens", "tags"} <= record.keys():
+            raise DataError(f"record {number}: has neither 'entities' nor 'tokens' and 'tags'")
+    return [dict(one) if "entities" in one else tagged(one["tokens"], one["tags"]) for one in records]
+
+
+def _with_answers(records: Records) -> list[dict[str, Any]]:
+    """Records with ``answers``; a single ``answer``, as training reads it, is one; an empty one is none."""
+    return [{**one, "answers": one.get("answers", [one["answer"]] if one.get("answer") else [])} for one in records]

@@ -1,0 +1,71 @@
+"""``sensorium info``: what a checkpoint is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sensorium.checkpoint import Checkpoint
+
+
+def info(
+    model: Annotated[str, typer.Argument(help="Checkpoint: a folder, or a name on the hub.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Open a checkpoint, check every weight and setting, and say what it is."""
+    from json import dumps
+
+    from sensorium.checkpoint import open_checkpoint
+
+    facts = describe(open_checkpoint(model))
+    if json:
+        typer.echo(dumps(facts, ensure_ascii=False, indent=2))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        typer.echo(f"{name.replace('_', ' '):<{width}}  {_readable(value)}")
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The facts of a checkpoint, ready for JSON."""
+    config, tokenizer, sentence = checkpoint.config, checkpoint.tokenizer, checkpoint.sentence
+    parameters = list(checkpoint.model.parameters())
+    facts = {
+        "folder": str(checkpoint.folder),
+        "family": checkpoint.family,
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "bytes_on_disk": sum(file.stat().st_size for file in sorted(checkpoint.folder.glob("*.safetensors"))),
+        "num_layers": config.stack.num_layers,
+        "hidden_size": config.stack.hidden_size,
+        "num_heads": config.stack.num_heads,
+        "mlp_size": config.stack.mlp_size,
+        "vocabulary_size": config.stem.vocabulary_size,
+        "max_length": config.max_length,
+        "heads": list(config.head_names),
+        "labels": {
+            name: list(head.labels) for name in config.head_names if hasattr(head := getattr(config, name), "labels")
+        },
+        "tokenizer": None if tokenizer is None else f"{tokenizer.vocabulary_size:,} tokens",
+        "sentence": None if sentence is None else f"{sentence.pooling} pooling" + ", normalised" * sentence.normalize,
+        "evidence": _file_name(checkpoint.folder / "EVIDENCE.md"),
+    }
+    return facts
+
+
+def _file_name(path: Path) -> str | None:
+    return path.name if path.is_file() else None
+
+
+def _readable(value: Any) -> str:
+    if value is None or value == [] or value == {}:
+        return "none"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(value)
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {', '.join(labels)}" for name, labels in value.items())
+    return str(value)

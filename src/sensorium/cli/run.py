@@ -1,0 +1,121 @@
+"""``sensorium run``: a task over texts, from the command line, a file or a pipe."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from inspect import signature
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sensorium.cli._shown import shown
+from sensorium.errors import UsageError, nearest
+
+
+def run(
+    task: Annotated[str, typer.Argument(help="text-classification, fill-mask, question-answering, …")],
+    model: Annotated[str, typer.Option(help="Checkpoint: a folder, or a name on the hub.")],
+    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="None: the lines of a pipe.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Records to read: txt, csv, tsv, jsonl, parquet.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An argument of the task, such as top_k=3.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or bf16.")] = "float32",
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON value a line, one for each input.")] = False,
+) -> None:
+    """Run a task over texts. Answers come in the order of the inputs, as they are ready.
+
+    Question answering reads contexts, and the question from --set question=…; next-sentence-prediction reads texts two
+    by two; sentence-similarity compares the first with all others.
+    """
+    arguments = dict(map(parse_setting, settings or ()))
+    question = arguments.pop("question", None) if task == "question-answering" else None
+    inputs = as_inputs(task, read_inputs(texts or [], file), question)
+
+    from sensorium.tasks import pipeline
+
+    call = pipeline(task, model=model, dtype=dtype)
+    _check_arguments(task, call, arguments)
+    for answer in call([*inputs] if task == "sentence-similarity" else inputs, **arguments):
+        typer.echo(json_format.dumps(answer, ensure_ascii=False, default=_plain) if json else shown(answer))
+
+
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """``key=value`` with a TOML value; a bare word is a text.
+
+    >>> parse_setting("top_k=3"), parse_setting("targets=['a', 'b']"), parse_setting("question=Who wrote it?")
+    (('top_k', 3), ('targets', ['a', 'b']), ('question', 'Who wrote it?'))
+    """
+    key, equals, value = setting.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {setting!r} is not of the form key=value")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def read_inputs(texts: list[str], file: Path | None) -> Iterator[Mapping[str, Any]]:
+    """Records from the arguments, else from the file, else from what is piped in."""
+    if texts and file is not None:
+        raise UsageError("texts and --file were both given; choose one")
+    if texts:
+        return ({"text": text} for text in texts)
+    if file is not None:
+        from sensorium.data.records import read_records
+
+        return iter(read_records(file))
+    if sys.stdin.isatty():
+        raise UsageError("no input: give texts, --file, or pipe text in")
+    return ({"text": line.strip()} for line in sys.stdin if line.strip())
+
+
+def as_inputs(task: str, records: Iterable[Mapping[str, Any]], question: str | None) -> Iterator[Any]:
+    """What the task takes, from records."""
+    if task == "question-answering":
+        for record in records:
+            yield {"question": record.get("question", question), "context": record.get("context", record.get("text"))}
+    elif task == "next-sentence-prediction":
+        yield from _pairs(records)
+    elif task == "sentence-similarity":
+        source, *others = [record["text"] for record in records]
+        yield {"source_sentence": source, "sentences": others}
+    else:
+        for record in records:
+            yield {"text": record["text"], "text_pair": record["pair"]} if "pair" in record else record["text"]
+
+
+def _pairs(records: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Records with both texts; texts by themselves go two by two."""
+    first: str | None = None
+    for record in records:
+        if "pair" in record:
+            yield {"text": record["text"], "text_pair": record["pair"]}
+        elif first is None:
+            first = record["text"]
+        else:
+            yield {"text": first, "text_pair": record["text"]}
+            first = None
+    if first is not None:
+        raise UsageError(f"this task needs two texts, and {first[:60]!r} has no second one")
+
+
+def _check_arguments(task: str, call: Any, arguments: Mapping[str, Any]) -> None:
+    """Raises ``UsageError`` for an argument the task does not have, or one it needs."""
+    _, *parameters = signature(call).parameters.values()
+    known = [parameter.name for parameter in parameters]
+    for name in arguments:
+        if name not in known:
+            raise UsageError(f"{task} has no argument {name!r}{nearest(name, known)}; known are {', '.join(known)}")
+    for parameter in parameters:
+        if parameter.default is parameter.empty and parameter.name not in arguments:
+            raise UsageError(f"{task} needs --set {parameter.name}=…")
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists."""
+    return value.tolist()

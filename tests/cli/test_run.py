@@ -1,0 +1,98 @@
+"""`sensorium run` gives the answers of the pipeline, from arguments, files and pipes."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sensorium import pipeline
+from sensorium.cli.run import as_inputs
+
+TEXTS = ["The room was clean.", "很好"]
+
+
+def answers(output: str) -> list[Any]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def close(one: Any, other: Any) -> None:
+    """Equal but for what batching does to the last digits."""
+    for a, b in zip(one, other, strict=True):
+        assert a["label"] == b["label"]
+        assert a["score"] == pytest.approx(b["score"], abs=1e-6)
+
+
+def test_texts_as_arguments(call: Any, tiny_hub: Path) -> None:
+    expected = pipeline("text-classification", model=tiny_hub / "reviews")(TEXTS)
+    shown = call("run", "text-classification", "--model", tiny_hub / "reviews", "--json", *TEXTS)
+    close(answers(shown.out), expected)
+
+
+def test_texts_from_a_file(call: Any, tiny_hub: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text("text\n" + "\n".join(TEXTS), encoding="utf-8")
+    expected = pipeline("text-classification", model=tiny_hub / "reviews")(TEXTS)
+    arguments = ["--model", tiny_hub / "reviews", "--json", "--file", tmp_path / "texts.csv"]
+    close(answers(call("run", "text-classification", *arguments).out), expected)
+
+
+def test_texts_from_a_pipe(call: Any, tiny_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(TEXTS)))
+    expected = pipeline("text-classification", model=tiny_hub / "reviews")(TEXTS)
+    close(answers(call("run", "text-classification", "--model", tiny_hub / "reviews", "--json").out), expected)
+
+
+def test_settings_reach_the_task(call: Any, tiny_hub: Path) -> None:
+    shown = call("run", "text-classification", "--model", tiny_hub / "reviews", "--set", "top_k=2", TEXTS[0])
+    assert {line.split()[1] for line in shown.out.splitlines()} == {"bad", "good"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--set", "top_p=2", "x"], "text-classification has no argument 'top_p'; did you mean 'top_k'?"),
+        (["--set", "top_k", "x"], "--set 'top_k' is not of the form key=value"),
+        (["--file", "no-such.csv"], "no-such.csv: No such file or directory"),
+        (["--file", "some.csv", "a text"], "texts and --file were both given; choose one"),
+        ([""], "input 1 is empty"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(arguments: list[str], sentence: str, call: Any, tiny_hub: Path) -> None:
+    answer = call("run", "text-classification", "--model", tiny_hub / "reviews", *arguments)
+    assert answer.status == 2
+    assert answer.err.startswith(f"sensorium: {sentence}")
+    assert answer.err.count("\n") == 1
+
+
+def test_an_unknown_task_is_one_sentence(call: Any, tiny_hub: Path) -> None:
+    answer = call("run", "text-clasification", "--model", tiny_hub / "reviews", "x")
+    assert (answer.status, "did you mean 'text-classification'?" in answer.err) == (2, True)
+
+
+def test_an_argument_the_task_needs_is_asked_for(call: Any, tiny_hub: Path) -> None:
+    answer = call("run", "zero-shot-classification", "--model", tiny_hub / "reviews", "x")
+    assert (answer.status, "needs --set candidate_labels=…" in answer.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("task", "records", "expected"),
+    [
+        ("fill-mask", [{"text": "a"}], ["a"]),
+        ("text-classification", [{"text": "a", "pair": "b"}], [{"text": "a", "text_pair": "b"}]),
+        ("question-answering", [{"text": "c"}], [{"question": "q", "context": "c"}]),
+        ("question-answering", [{"question": "r", "context": "c"}], [{"question": "r", "context": "c"}]),
+        ("next-sentence-prediction", [{"text": "a"}, {"text": "b"}], [{"text": "a", "text_pair": "b"}]),
+        ("next-sentence-prediction", [{"text": "a", "pair": "b"}], [{"text": "a", "text_pair": "b"}]),
+        (
+            "sentence-similarity",
+            [{"text": "a"}, {"text": "b"}, {"text": "c"}],
+            [{"source_sentence": "a", "sentences": ["b", "c"]}],
+        ),
+    ],
+)
+def test_records_become_what_the_task_takes(task: str, records: list[dict[str, str]], expected: list[Any]) -> None:
+    assert list(as_inputs(task, records, question="q")) == expected
