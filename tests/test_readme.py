@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sensorium.cli import Session, build_app
+from sensorium.train.recipe import read_recipe
 
 ROOT = Path(__file__).parent.parent
 READMES = ["README.md", "README.zh-CN.md"]
@@ -50,6 +51,8 @@ def test_commands_exist_with_their_options(readme: str) -> None:
     for command, *arguments in commands:
         answer = CliRunner().invoke(build_app(), [command, "--help"], obj=Session())
         assert answer.exit_code == 0, command
+        for recipe in (argument for argument in arguments if argument.startswith("recipes/")):
+            read_recipe(ROOT / recipe, [argument for argument in arguments if "=" in argument])
         for option in (argument for argument in arguments if argument.startswith("--")):
             assert option in answer.output, f"{readme}: sensorium {command} has no {option}"
 
