@@ -28,7 +28,7 @@ from sensorium.objectives.masked_token import MaskedToken
 from sensorium.objectives.sequence import SequenceClassification
 from sensorium.objectives.span import SpanAnswering
 from sensorium.objectives.token import TokenClassification
-from sensorium.storage import write_json
+from sensorium.storage import atomic_folder, write_json
 from sensorium.text import Tokenizer, open_tokenizer
 from sensorium.text_training import train_byte_level_bpe, train_wordpiece
 from sensorium.train.loop import Outcome, Trainer
@@ -65,7 +65,10 @@ def run_recipe(recipe: Recipe, *, resume: bool = False, quiet: bool = False) -> 
     folder = output.with_name(output.name + ".training")
     if any(folder.glob("state-*")) and not resume and not output.exists():
         raise UsageError(f"{folder}: holds a run that was interrupted; add --resume to go on, or remove the folder")
-    ready = make_ready(recipe)
+    ready = make_ready(recipe, kept=folder / "tokenizer" if resume else None)
+    if not resume:
+        with atomic_folder(folder / "tokenizer") as temporary:
+            ready.tokenizer.save(temporary)
     trainer = Trainer(
         ready.model,
         ready.objective,
@@ -88,11 +91,15 @@ def run_recipe(recipe: Recipe, *, resume: bool = False, quiet: bool = False) -> 
     return outcome
 
 
-def make_ready(recipe: Recipe) -> Ready:
-    """Read the data, open or build the model and the tokenizer."""
+def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
+    """Read the data, open or build the model and the tokenizer.
+
+    ``kept`` is the tokenizer of the run that is resumed: learning it again would order its tokens otherwise.
+    """
     train, validation = read_data(recipe)
     source = None if recipe.model.open is None else open_checkpoint(recipe.model.open)
-    tokenizer = _tokenizer(recipe, source, train)
+    resumed = kept is not None and kept.is_dir()
+    tokenizer = open_tokenizer(kept) if resumed else _tokenizer(recipe, source, train)  # type: ignore[arg-type]
     family = recipe.model.family if source is None else source.family
     objective = make_objective(recipe, train, family)
     model: Model

@@ -1,0 +1,73 @@
+"""Recipes are checked before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sensorium.errors import DataError, UsageError
+from sensorium.train.recipe import read_recipe
+from sensorium.train.run import read_data
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+GOOD = '[data]\ntrain = "a.csv"\n[objective]\nkind = "sequence"\n[train]\noutput = "out"\nbatch_size = 8\n'
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_that_comes_with_the_project_is_valid(path: Path) -> None:
+    assert read_recipe(path).train.output.startswith("runs/")
+
+
+def test_overrides_take_the_place_of_what_the_file_says(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(GOOD)
+    recipe = read_recipe(path, ["train.epochs=7", "data.train=b.csv", "train.freeze=['stem.*']", "model.open=./m"])
+    assert (recipe.train.epochs, recipe.data.train, recipe.train.freeze, recipe.model.open) == (
+        7,
+        "b.csv",
+        ["stem.*"],
+        "./m",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train.learning_rat=1", "train.learning_rat: there is no such key; did you mean 'learning_rate'"),
+        ("trainn.epochs=1", "trainn: there is no such key; did you mean 'train'"),
+        ("train.epochs=many", "train.epochs: input should be a valid integer.*not 'many'"),
+        ("train.epochs=0", "train.epochs: input should be greater than 0, not 0"),
+        ("objective.kind=poetry", "objective.kind: input should be 'masked_token'"),
+        ("epochs", "'epochs' is not of the form section.key=value"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(tmp_path: Path, change: str, message: str) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(GOOD)
+    with pytest.raises(UsageError, match=message) as error:
+        read_recipe(path, [change])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[data", "not valid TOML"),
+        (GOOD.replace("batch_size = 8\n", ""), "train needs batch_tokens, batch_size, or both"),
+        (GOOD.replace('output = "out"\n', ""), "train.output: is missing"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_recipe(path)
+
+
+def test_an_empty_dataset_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n")
+    path = tmp_path / "r.toml"
+    path.write_text(GOOD)
+    with pytest.raises(DataError, match=r"a\.csv: holds no records"):
+        read_data(read_recipe(path, [f"data.train={tmp_path}/a.csv"]))
