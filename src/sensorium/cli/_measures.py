@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any
 
 from sensorium.checkpoint import Checkpoint, open_checkpoint
+from sensorium.cli._likelihood import likelihood
 from sensorium.errors import DataError, UsageError
 from sensorium.evaluate import (
     Evaluation,
     evaluate_classification,
+    evaluate_language_model,
     evaluate_question_answering,
     evaluate_similarity,
     evaluate_token_classification,
@@ -63,12 +65,27 @@ def _sentence_similarity(model: str, records: Records, train: Records | None, da
     return evaluate_similarity(predict, records, train=train, model=model, dataset=dataset)
 
 
+def _language_modelling(model: str, records: Records, train: Records | None, dataset: str) -> Evaluation:
+    checkpoint = open_checkpoint(model)
+    tokenizer = checkpoint.require_tokenizer()
+    return evaluate_language_model(
+        likelihood(checkpoint),
+        [record["text"] for record in records],
+        tokenize=tokenizer.encode_plain,
+        vocabulary_size=tokenizer.vocabulary_size,
+        train=None if train is None else [record["text"] for record in train],
+        model=model,
+        dataset=dataset,
+    )
+
+
 PAIR_KEYS = ("text", "text_pair")
 MEASURES: dict[str, Callable[[str, Records, Records | None, str], Evaluation]] = {
     "text-classification": _text_classification,
     "token-classification": _token_classification,
     "question-answering": _question_answering,
     "sentence-similarity": _sentence_similarity,
+    "language-modelling": _language_modelling,
 }
 
 
