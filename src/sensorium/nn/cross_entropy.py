@@ -20,7 +20,7 @@ def linear_cross_entropy(
     """Σ -log softmax(h Wᵀ + b)[target] over rows, and how many rows have it as their likeliest.
 
     ``hidden_states`` [M, D], ``weight`` [V, D], ``bias`` [V], ``targets`` [M] → (float32 scalar, count). The gradient
-    is worked out chunk by chunk in the forward pass, while the chunk's logits are at hand (the idea of Hsu et al., 2024,
+    is worked out chunk by chunk in the forward pass, while the logits are at hand (the idea of Hsu et al., 2024,
     "Liger Kernel"); memory is one chunk of logits, not M × V.
     """
     total: Tensor

