@@ -12,7 +12,10 @@ from sensorium.data.batching import token_budget_batches
 from sensorium.packed import Packed
 from sensorium.text import Encoding
 
+Key = TypeVar("Key")
 Result = TypeVar("Result")
+Run = Callable[[Packed, Sequence[Encoding]], Sequence[Result]]
+"""A batch and the windows in it → one result a window."""
 BATCH_TOKENS = 4096
 AHEAD = 16
 """How many batches' worth of inputs are read before computing: enough to sort them well, few enough to stream."""
@@ -24,43 +27,54 @@ def pack_encodings(encodings: Sequence[Encoding]) -> Packed:
     return Packed.from_sequences([encoding.token_ids for encoding in encodings], segment_ids=segments)
 
 
-def run_windows(
-    items: Iterable[Sequence[Encoding]],
-    run: Callable[[Packed, Sequence[Encoding]], Sequence[Result]],
-    *,
-    batch_tokens: int = BATCH_TOKENS,
-) -> Iterator[list[Result]]:
-    """Each item is the windows of one input; ``run`` gives one result a window; yield the results of each item in turn.
+def run_stream(
+    windows: Iterable[tuple[Key, Encoding]], run: Run[Result], *, batch_tokens: int = BATCH_TOKENS
+) -> Iterator[tuple[Key, Encoding, Result]]:
+    """Each window with its key → the same with its result, in the same order.
 
-    Windows of several inputs share batches, sorted by length. Reads about ``AHEAD`` batches of inputs at a time.
+    Reads about ``AHEAD`` batches of windows at a time; within those, windows of similar length share batches.
     """
-    waiting: list[Sequence[Encoding]] = []
-    tokens = 0
-    for windows in items:
-        waiting.append(windows)
-        tokens += sum(map(len, windows))
-        if tokens >= AHEAD * batch_tokens:
-            yield from _run(waiting, run, batch_tokens)
-            waiting, tokens = [], 0
+    for waiting in _ahead(windows, lambda keyed: len(keyed[1]), AHEAD * batch_tokens):
+        results = _run([window for _, window in waiting], run, batch_tokens)
+        yield from ((key, window, result) for (key, window), result in zip(waiting, results, strict=True))
+
+
+def run_windows(
+    items: Iterable[Sequence[Encoding]], run: Run[Result], *, batch_tokens: int = BATCH_TOKENS
+) -> Iterator[list[Result]]:
+    """Each item is the windows of one input: yield the results of each item in turn, a result a window.
+
+    All windows of an item are held at once; ``run_stream`` holds a few batches.
+    """
+    for waiting in _ahead(items, lambda windows: sum(map(len, windows)), AHEAD * batch_tokens):
+        results = iter(_run([window for windows in waiting for window in windows], run, batch_tokens))
+        yield from ([next(results) for _ in windows] for windows in waiting)
+
+
+Item = TypeVar("Item")
+
+
+def _ahead(items: Iterable[Item], size: Callable[[Item], int], tokens: int) -> Iterator[list[Item]]:
+    """Runs of items that reach ``tokens`` together."""
+    waiting: list[Item] = []
+    total = 0
+    for item in items:
+        waiting.append(item)
+        total += size(item)
+        if total >= tokens:
+            yield waiting
+            waiting, total = [], 0
     if waiting:
-        yield from _run(waiting, run, batch_tokens)
+        yield waiting
 
 
 @torch.inference_mode()
-def _run(
-    items: Sequence[Sequence[Encoding]],
-    run: Callable[[Packed, Sequence[Encoding]], Sequence[Result]],
-    batch_tokens: int,
-) -> list[list[Result]]:
-    windows = [window for item in items for window in item]
-    lengths = np.asarray([len(window) for window in windows])
+def _run(windows: Sequence[Encoding], run: Run[Result], batch_tokens: int) -> list[Result]:
+    """One result a window, in order; the batches are of similar length."""
+    lengths = np.asarray([len(window) for window in windows], dtype=np.int64)
     order = np.argsort(lengths, kind="stable")
     found: dict[int, Result] = {}
     for indices in token_budget_batches(lengths, order, batch_tokens=batch_tokens, window=0):
         chosen = [windows[i] for i in indices]
         found.update(zip(indices.tolist(), run(pack_encodings(chosen), chosen), strict=True))
-    results, next_window = [], 0
-    for item in items:
-        results.append([found[next_window + i] for i in range(len(item))])
-        next_window += len(item)
-    return results
+    return [found[i] for i in range(len(windows))]

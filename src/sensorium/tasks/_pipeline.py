@@ -19,7 +19,7 @@ from sensorium.config import (
 )
 from sensorium.errors import UsageError, nearest
 from sensorium.infer.batching import BATCH_TOKENS
-from sensorium.machine import keep_freed_memory
+from sensorium.machine import tune_process
 from sensorium.models.decoder import DecoderLM
 from sensorium.tasks._task import UntrainedHeadWarning
 from sensorium.text import open_tokenizer
@@ -72,7 +72,7 @@ def pipeline(
         raise UsageError(f"dtype is {dtype!r}; known are {', '.join(DTYPES)}")
     if model is None:
         raise UsageError(f"pipeline({task!r}) needs a model: a folder or a hub id")
-    keep_freed_memory()
+    tune_process()
     kind = TASKS[name]
     checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model, dtype=DTYPES[dtype])
     if kind.head is not None:

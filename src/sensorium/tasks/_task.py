@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import Any
 
 from torch import Tensor
 
 from sensorium.checkpoint import Checkpoint
 from sensorium.errors import DataError
-from sensorium.infer.batching import run_windows
+from sensorium.infer.batching import run_stream
+from sensorium.infer.windows import frame, windows
 from sensorium.packed import Packed
 from sensorium.text import Encoding
+
+Pairs = Iterable[tuple[Encoding, Tensor]]
+"""The windows of one input with their results, handed over as they are computed."""
 
 
 class UntrainedHeadWarning(UserWarning):
@@ -33,50 +39,39 @@ class Task:
     def answer(
         self,
         inputs: Any,
-        prepare: Callable[[Any, int], Sequence[Encoding]],
+        prepare: Callable[[Any, int], Iterable[Encoding]],
         run: Callable[[Packed, Sequence[Encoding]], Sequence[Tensor]],
-        finish: Callable[[Any, Sequence[Encoding], list[Tensor]], Any],
+        finish: Callable[[Any, Pairs], Any],
     ) -> Any:
         """One input → its answer; a list → a list; any other iterable → a generator of answers, in input order.
 
         ``prepare`` gets an input and its number (from 1) and gives its windows; ``run`` one tensor a window; ``finish``
-        the answer.
+        the answer. Windows and results are made as they are asked for, so that an input of any size can be read.
         """
         if isinstance(inputs, str | dict):
             return next(self._stream([inputs], prepare, run, finish))
-        stream = self._stream(inputs, prepare, run, finish)
+        stream = self._stream(require_iterable(inputs), prepare, run, finish)
         return list(stream) if isinstance(inputs, list | tuple) else stream
 
-    def _stream(self, inputs: Iterable[Any], prepare: Any, run: Any, finish: Any) -> Iterator[Any]:
-        waiting: list[tuple[Any, Sequence[Encoding]]] = []
+    def _stream(
+        self,
+        inputs: Iterable[Any],
+        prepare: Callable[[Any, int], Iterable[Encoding]],
+        run: Callable[[Packed, Sequence[Encoding]], Sequence[Tensor]],
+        finish: Callable[[Any, Pairs], Any],
+    ) -> Iterator[Any]:
+        keyed = (((number, one), window) for number, one in enumerate(inputs, 1) for window in prepare(one, number))
+        stream = run_stream(keyed, run, batch_tokens=self.batch_tokens)
+        for _, group in groupby(stream, key=lambda result: result[0][0]):
+            (_, one), window, result = next(group)
+            yield finish(one, chain([(window, result)], map(itemgetter(1, 2), group)))
 
-        def windows() -> Iterator[Sequence[Encoding]]:
-            for number, one in enumerate(inputs, 1):
-                prepared = prepare(one, number)
-                waiting.append((one, prepared))
-                yield prepared
-
-        for results in run_windows(windows(), run, batch_tokens=self.batch_tokens):
-            one, prepared = waiting.pop(0)
-            yield finish(one, prepared, results)
-
-    def windows(self, text: str, pair: str | None = None, *, overlap: int = 0) -> list[Encoding]:
-        """A text as one window, or as many as it needs; nothing is cut away."""
-        encoding = self.tokenizer.encode(text, pair)
-        if len(encoding) <= self.max_length:
-            return [encoding]
-        if pair is not None:  # the first text is the long one: it is cut, the second stays whole
-            return self._first_cut(text, pair, overlap)
-        return self.tokenizer.windows(text, max_length=self.max_length, stride=overlap)
-
-    def _first_cut(self, text: str, pair: str, overlap: int) -> list[Encoding]:
-        room = self.max_length - len(self.tokenizer.encode("", pair))
-        if room <= overlap:
-            raise DataError(f"the second text alone fills the {self.max_length} tokens this model reads; shorten it")
-        plain = self.tokenizer.encode(text)
-        spans = [span for span, sequence in zip(plain.offsets, plain.sequence_ids, strict=True) if sequence is not None]
-        pieces = [spans[start : start + room] for start in range(0, len(spans), room - overlap)]
-        return [self.tokenizer.encode(text[piece[0][0] : piece[-1][1]], pair) for piece in pieces]
+    def windows(
+        self, text: str, *, first: str | None = None, second: str | None = None, overlap: int = 0
+    ) -> Iterator[Encoding]:
+        """A text within its pair, as an iterator of one window or as many as it needs; nothing is cut away."""
+        around = frame(self.tokenizer, first=first, second=second)
+        return windows(self.tokenizer, text, around, max_length=self.max_length, overlap=overlap)
 
 
 def require_text(text: Any, number: int) -> str:
@@ -88,12 +83,20 @@ def require_text(text: Any, number: int) -> str:
     return text
 
 
-def weighted_mean(results: Sequence[Tensor], windows: Sequence[Encoding]) -> Tensor:
-    """The mean of the windows' results, each as heavy as its window is long."""
-    if len(results) == 1:
-        return results[0]
-    total = sum(map(len, windows))
-    first, *rest = [result * (len(window) / total) for result, window in zip(results, windows, strict=True)]
-    for part in rest:
-        first = first + part
-    return first
+def require_iterable(inputs: Any) -> Iterable[Any]:
+    """Several inputs. Raises ``DataError`` for what is neither a text nor several."""
+    if isinstance(inputs, bytes | bytearray) or not isinstance(inputs, Iterable):
+        raise DataError(f"the input is a {type(inputs).__name__}; a text, or a list or generator of texts, is expected")
+    return inputs
+
+
+def weighted_mean(pairs: Pairs) -> Tensor:
+    """The mean of the windows' results, each as heavy as its window is long. There is at least one."""
+    total: Tensor | None = None
+    weight = 0
+    for window, result in pairs:
+        total = result * len(window) if total is None else total + result * len(window)
+        weight += len(window)
+    if total is None:
+        raise DataError("there is nothing to read")
+    return total / weight

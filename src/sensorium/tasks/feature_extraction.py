@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sensorium.errors import DataError
 from sensorium.packed import Packed
-from sensorium.tasks._task import Task, require_text
+from sensorium.tasks._task import Pairs, Task, require_text
 from sensorium.text import Encoding
 
 MOST_TOKENS = 100_000
@@ -29,19 +29,20 @@ class FeatureExtraction(Task):
         """
         return self.answer(inputs, self._prepare, self._run, self._finish)
 
-    def _prepare(self, one: Any, number: int) -> list[Encoding]:
-        windows = self.windows(require_text(one, number))
-        tokens = sum(map(len, windows))
-        if tokens > MOST_TOKENS:
-            raise DataError(
-                f"input {number} has {tokens:,} tokens; a vector for each is given for at most {MOST_TOKENS:,}: cut "
-                "the text, or use sentence-embedding"
-            )
-        return windows
+    def _prepare(self, one: Any, number: int) -> Iterator[Encoding]:
+        tokens = 0
+        for window in self.windows(require_text(one, number)):
+            tokens += len(window)
+            if tokens > MOST_TOKENS:
+                raise DataError(
+                    f"input {number} has more than {MOST_TOKENS:,} tokens, the most for which a vector each is given: "
+                    "cut the text, or use sentence-embedding"
+                )
+            yield window
 
     def _run(self, batch: Packed, windows: Sequence[Encoding]) -> Sequence[Tensor]:
         hidden_states: Tensor = self.model(batch)  # [T, D]
-        return [part.clone() for part in batch.split(hidden_states.float())]
+        return batch.split(hidden_states.float())
 
-    def _finish(self, one: str, windows: Sequence[Encoding], results: list[Tensor]) -> Any:
-        return [torch.cat(results).tolist()]
+    def _finish(self, one: str, pairs: Pairs) -> Any:
+        return [torch.cat([vectors for _, vectors in pairs]).tolist()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sensorium.errors import DataError, UsageError
 from sensorium.packed import Packed
-from sensorium.tasks._task import Task, require_text
+from sensorium.tasks._task import Pairs, Task, require_text
 from sensorium.text import Encoding
 
 
@@ -34,15 +34,18 @@ class FillMask(Task):
         finish = partial(self._finish, targets=chosen, top_k=top_k)
         return self.answer(inputs, self._prepare, self._run, finish)
 
-    def _prepare(self, one: Any, number: int) -> list[Encoding]:
+    def _prepare(self, one: Any, number: int) -> Iterator[Encoding]:
         text = require_text(one, number)
         if self.tokenizer.mask_id is None:
             raise DataError("this checkpoint's tokenizer has no mask token; fill-mask needs one")
-        windows = self.windows(text, overlap=self.max_length // 2)
-        if not any(self.tokenizer.mask_id in window.token_ids for window in windows):
+        found = False
+        for window in self.windows(text, overlap=self.max_length // 2 - 2):
+            if self.tokenizer.mask_id in window.token_ids:
+                found = True
+                yield window
+        if not found:
             mask = self.tokenizer.special_tokens.get("mask_token")
             raise DataError(f"input {number} has no mask; write {mask} where a word is to be guessed")
-        return windows
 
     def _run(self, batch: Packed, windows: Sequence[Encoding]) -> Sequence[Tensor]:
         """Logits of the masks of each window, [masks, V]; the head runs on nothing else."""
@@ -52,20 +55,16 @@ class FillMask(Task):
         counts = torch.bincount(batch.sequence_ids[masked], minlength=batch.num_sequences)
         return list(logits.split(counts.tolist()))
 
-    def _finish(
-        self, one: str, windows: Sequence[Encoding], results: list[Tensor], *, targets: list[int] | None, top_k: int
-    ) -> Any:
-        best: dict[tuple[int, int], tuple[int, Encoding, int, Tensor]] = {}  # where in the text → its best window
-        for window, logits in zip(windows, results, strict=True):
+    def _finish(self, one: str, pairs: Pairs, *, targets: list[int] | None, top_k: int) -> Any:
+        best: dict[tuple[int, int], tuple[int, list[dict[str, Any]]]] = {}  # where in the text → context, answers
+        for window, logits in pairs:
             places = [i for i, token in enumerate(window.token_ids) if token == self.tokenizer.mask_id]
             for place, row in zip(places, logits, strict=True):
                 context = min(place, len(window) - place)
                 key = window.offsets[place]
                 if key not in best or context > best[key][0]:
-                    best[key] = (context, window, place, row)
-        answers = [
-            self._answers(window, place, row, targets, top_k) for _, (_, window, place, row) in sorted(best.items())
-        ]
+                    best[key] = (context, self._answers(window, place, row, targets, top_k))
+        answers = [best[key][1] for key in sorted(best)]
         return answers[0] if len(answers) == 1 else answers
 
     def _answers(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sensorium.errors import DataError
 from sensorium.packed import Packed
-from sensorium.tasks._task import Task, require_text
+from sensorium.tasks._task import Pairs, Task, require_text
 from sensorium.text import Encoding
 
 LABELS = ("IsNext", "NotNext")
@@ -44,7 +44,8 @@ class NextSentencePrediction(Task):
         logits: Tensor = self.model.next_sentence_logits(self.model(batch), batch)  # [N, 2]
         return list(logits.float())
 
-    def _finish(self, one: Any, windows: Sequence[Encoding], results: list[Tensor]) -> list[dict[str, Any]]:
-        scores = results[0].softmax(dim=0).tolist()
+    def _finish(self, one: Any, pairs: Pairs) -> list[dict[str, Any]]:
+        ((_, logits),) = pairs
+        scores = logits.softmax(dim=0).tolist()
         ranked = sorted(zip(LABELS, scores, strict=True), key=lambda pair: pair[1], reverse=True)
         return [{"label": label, "score": score} for label, score in ranked]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from sensorium.checkpoint import Checkpoint
 from sensorium.errors import UsageError
 from sensorium.packed import Packed
 from sensorium.sentence import SentenceSettings
-from sensorium.tasks._task import Task, require_text
+from sensorium.tasks._task import Pairs, Task, require_text
 from sensorium.text import Encoding
 
 LONG_TEXT = ("window", "truncate")
@@ -24,7 +25,8 @@ class SentenceEmbedding(Task):
     """A text → a vector (Reimers & Gurevych, 2019).
 
     Without ``modules.json`` in the checkpoint: the mean of the token vectors, scaled to length 1. A text longer than
-    the model reads is cut into windows whose tokens are pooled together.
+    the model reads is cut into windows whose tokens are pooled together; where one token stands for a window (``cls``,
+    ``lasttoken``), the windows' vectors are averaged by length.
     """
 
     def __init__(self, checkpoint: Checkpoint, batch_tokens: int) -> None:
@@ -44,12 +46,10 @@ class SentenceEmbedding(Task):
             return np.stack(vectors) if vectors else np.zeros((0, self.model.config.stack.hidden_size), np.float32)
         return vectors
 
-    def _prepare(self, one: Any, number: int, *, long_text: str) -> list[Encoding]:
+    def _prepare(self, one: Any, number: int, *, long_text: str) -> Iterator[Encoding]:
         text = require_text(one, number)
         text = text.lower() if self.settings.lowercase else text
-        if long_text == "truncate":
-            return [self.tokenizer.encode(text, max_length=self.max_length)]
-        return self.windows(text)
+        return islice(self.windows(text), 1 if long_text == "truncate" else None)
 
     def _run(self, batch: Packed, windows: Sequence[Encoding]) -> Sequence[Tensor]:
         """Each window's pooled vector and its weight, [D + 1]; means are left as sums, so that windows add up."""
@@ -65,15 +65,20 @@ class SentenceEmbedding(Task):
             pooled = hidden_states[batch.first if pooling == "cls" else batch.last]
         return list(torch.cat([pooled, torch.tensor(batch.lengths)[:, None]], dim=1))
 
-    def _finish(self, one: str, windows: Sequence[Encoding], results: list[Tensor]) -> Any:
-        stacked = torch.stack(results)  # [W, D + 1]
-        vectors, lengths = stacked[:, :-1], stacked[:, -1:]
-        if self.settings.pooling == "mean":
-            vector = vectors.sum(dim=0) / lengths.sum()
-        elif self.settings.pooling == "max":
-            vector = vectors.amax(dim=0)
-        else:
-            vector = (vectors * lengths).sum(dim=0) / lengths.sum()
+    def _finish(self, one: str, pairs: Pairs) -> Any:
+        rest = iter(pairs)
+        _, total = next(rest)  # [D + 1]
+        vector, weight = self._part(total)
+        for _, pooled in rest:
+            other, other_weight = self._part(pooled)
+            vector = torch.maximum(vector, other) if self.settings.pooling == "max" else vector + other
+            weight = weight + other_weight
+        vector = vector if self.settings.pooling == "max" else vector / weight
         if self.settings.normalize:
             vector = torch.nn.functional.normalize(vector, dim=0)
         return vector.numpy()
+
+    def _part(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """[D + 1] → what a window adds to the vector [D], and its weight."""
+        vector, weight = pooled[:-1], pooled[-1]
+        return vector * weight if self.settings.pooling in ("cls", "lasttoken") else vector, weight

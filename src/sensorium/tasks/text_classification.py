@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from sensorium.errors import DataError, UsageError
 from sensorium.packed import Packed
-from sensorium.tasks._task import Task, require_text, weighted_mean
+from sensorium.tasks._task import Pairs, Task, require_text, weighted_mean
 from sensorium.text import Encoding
 
 FUNCTIONS = {"softmax": lambda x: x.softmax(-1), "sigmoid": lambda x: x.sigmoid(), "none": lambda x: x}
@@ -19,7 +19,11 @@ LEGACY = object()
 
 
 class TextClassification(Task):
-    """A text → its label and score. A text longer than the model reads is judged window by window, logits averaged."""
+    """A text → its label and score.
+
+    A text longer than the model reads is judged window by window, the logits averaged by the windows' lengths. Of a pair
+    the longer text is cut, and every window carries the other.
+    """
 
     def __call__(self, inputs: Any, *, top_k: Any = LEGACY, function_to_apply: str | None = None) -> Any:
         """``[{"label", "score"}]`` for a text, a dict each for a list; with ``top_k`` a list of the best.
@@ -30,19 +34,23 @@ class TextClassification(Task):
         if function_to_apply is not None and function_to_apply not in FUNCTIONS:
             raise UsageError(f"function_to_apply is {function_to_apply!r}; known are {', '.join(FUNCTIONS)}")
 
-        def finish(one: Any, windows: Sequence[Encoding], results: list[Tensor]) -> Any:
-            return self._finish(weighted_mean(results, windows), top_k, function_to_apply)
+        def finish(one: Any, pairs: Pairs) -> Any:
+            return self._finish(weighted_mean(pairs), top_k, function_to_apply)
 
         answer = self.answer(inputs, self._prepare, self._run, finish)
         return [answer] if isinstance(inputs, str | dict) and top_k is LEGACY else answer
 
-    def _prepare(self, one: Any, number: int) -> list[Encoding]:
-        if isinstance(one, dict):
-            if "text" not in one:
-                raise DataError(f"input {number} has no 'text'; it has {', '.join(map(repr, one))}")
-            pair = one.get("text_pair")
-            return self.windows(require_text(one["text"], number), None if pair is None else require_text(pair, number))
-        return self.windows(require_text(one, number))
+    def _prepare(self, one: Any, number: int) -> Iterator[Encoding]:
+        if not isinstance(one, dict):
+            return self.windows(require_text(one, number))
+        if "text" not in one:
+            raise DataError(f"input {number} has no 'text'; it has {', '.join(map(repr, one))}")
+        text, pair = require_text(one["text"], number), one.get("text_pair")
+        if pair is None:
+            return self.windows(text)
+        if len(require_text(pair, number)) > len(text):
+            return self.windows(pair, first=text)
+        return self.windows(text, second=pair)
 
     def _run(self, batch: Packed, windows: Sequence[Encoding]) -> Sequence[Tensor]:
         logits: Tensor = self.model.sequence_logits(self.model(batch), batch)  # [N, C]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sensorium.errors import UsageError
 from sensorium.packed import Packed
-from sensorium.tasks._task import Task, require_text
+from sensorium.tasks._task import Pairs, Task, require_text
 from sensorium.text import Encoding
 
 STRATEGIES = ("none", "simple", "first", "average", "max")
@@ -21,8 +21,8 @@ Entity = dict[str, Any]
 class TokenClassification(Task):
     """A text → its labelled tokens, or entities.
 
-    A text longer than the model reads is cut into windows that overlap by a quarter; a token is judged in the window
-    where most text stands around it, before anything is aggregated.
+    A text longer than the model reads is cut into windows that overlap by a quarter; of the tokens two windows share, the first
+    half is judged in the earlier window and the rest in the later one, before anything is aggregated.
     """
 
     def __call__(
@@ -38,26 +38,28 @@ class TokenClassification(Task):
         finish = partial(self._finish, strategy=aggregation_strategy, ignore=frozenset(ignore_labels))
         return self.answer(inputs, self._prepare, self._run, finish)
 
-    def _prepare(self, one: Any, number: int) -> list[Encoding]:
-        return self.windows(require_text(one, number), overlap=self.max_length // 4)
+    def _prepare(self, one: Any, number: int) -> Iterator[Encoding]:
+        return self.windows(require_text(one, number), overlap=self._overlap)
+
+    @property
+    def _overlap(self) -> int:
+        return self.max_length // 4
 
     def _run(self, batch: Packed, windows: Sequence[Encoding]) -> Sequence[Tensor]:
         logits = self.model.token_logits(self.model(batch)).float()  # [T, C]
         return list(batch.split(logits.softmax(dim=-1)))
 
-    def _finish(
-        self, one: str, windows: Sequence[Encoding], results: list[Tensor], *, strategy: str, ignore: frozenset[str]
-    ) -> list[Entity]:
-        tokens = [self._token(one, *place) for place in _places(windows, results)]
+    def _finish(self, one: str, pairs: Pairs, *, strategy: str, ignore: frozenset[str]) -> list[Entity]:
+        tokens = (self._token(one, *place) for place in _places(pairs, self._overlap))
         labels = self.model.config.token.labels
         if strategy in ("none", "simple"):
-            entities = [_labelled(token, token["scores"], labels) for token in tokens]
+            entities = (_labelled(token, token["scores"], labels) for token in tokens)
         else:
-            entities = [self._word(word, strategy, labels) for word in _words(tokens)]
+            entities = (self._word(word, strategy, labels) for word in _words(tokens))
         if strategy == "none":
             kept = ("entity", "score", "index", "word", "start", "end")
             return [{key: entity[key] for key in kept} for entity in entities if entity["entity"] not in ignore]
-        groups = [self._group(group) for group in _groups(entities)]
+        groups = (self._group(group) for group in _groups(entities))
         return [group for group in groups if group["entity_group"] not in ignore]
 
     def _token(self, text: str, index: int, token_id: int, span: tuple[int, int], scores: np.ndarray) -> Entity:
@@ -102,29 +104,27 @@ class TokenClassification(Task):
         return text.strip()
 
 
-def _places(
-    windows: Sequence[Encoding], results: Sequence[Tensor]
-) -> list[tuple[int, int, tuple[int, int], np.ndarray]]:
-    """(index, token id, characters, scores) of every token, each from the window that sees most around it."""
-    best: dict[tuple[int, int], tuple[int, int, np.ndarray, int]] = {}
-    order: list[tuple[int, int]] = []
-    for window, scores in zip(windows, results, strict=True):
-        last_span, repeated = None, 0
-        for i, (token_id, span, sequence) in enumerate(
-            zip(window.token_ids, window.offsets, window.sequence_ids, strict=True)
-        ):
-            if sequence is None:
-                continue
-            repeated = repeated + 1 if span == last_span else 0  # several byte-level tokens of one character
-            last_span = span
-            key = (span[0] * 1000 + repeated, span[1])
-            context = min(i, len(window) - i)
-            if key not in best:
-                order.append(key)
-            if key not in best or context > best[key][0]:
-                best[key] = (context, token_id, scores[i].numpy(), span[0])
-    first = 1 if windows[0].sequence_ids[0] is None else 0  # the framing token counts
-    return [(first + n, best[key][1], (best[key][3], key[1]), best[key][2]) for n, key in enumerate(order)]
+Place = tuple[int, int, tuple[int, int], np.ndarray]
+"""Index, token id, characters, scores of one token."""
+
+
+def _places(pairs: Pairs, overlap: int) -> Iterator[Place]:
+    """Every token of the text once, each from the window that sees more around it."""
+    late = overlap - overlap // 2  # of the shared tokens, so many are judged in the later window
+    held: list[Place] = []
+    index = 0
+    for number, (window, scores) in enumerate(pairs):
+        texts = [i for i, sequence in enumerate(window.sequence_ids) if sequence is not None]
+        if number == 0:
+            index = texts[0] if texts else 0  # the framing token counts
+        else:
+            held = held[: len(held) - late]
+            texts = texts[overlap // 2 :]
+        yield from held
+        index += len(held)
+        rows = scores.numpy()
+        held = [(index + n, window.token_ids[i], window.offsets[i], rows[i]) for n, i in enumerate(texts)]
+    yield from held
 
 
 def _labelled(token: Entity, scores: np.ndarray, labels: Sequence[str]) -> Entity:
@@ -132,26 +132,28 @@ def _labelled(token: Entity, scores: np.ndarray, labels: Sequence[str]) -> Entit
     return {**token, "entity": labels[chosen], "score": float(scores[chosen])}
 
 
-def _words(tokens: list[Entity]) -> list[list[Entity]]:
-    words: list[list[Entity]] = []
+def _words(tokens: Iterable[Entity]) -> Iterator[list[Entity]]:
+    word: list[Entity] = []
     for token in tokens:
-        if words and token["is_subword"]:
-            words[-1].append(token)
-        else:
-            words.append([token])
-    return words
+        if word and not token["is_subword"]:
+            yield word
+            word = []
+        word.append(token)
+    if word:
+        yield word
 
 
-def _groups(entities: list[Entity]) -> list[list[Entity]]:
+def _groups(entities: Iterable[Entity]) -> Iterator[list[Entity]]:
     """Neighbours of one kind; a ``B-`` label begins a new group."""
-    groups: list[list[Entity]] = []
+    group: list[Entity] = []
     for entity in entities:
         kind, tag = _tag(entity["entity"])
-        if groups and kind != "B" and tag == _tag(groups[-1][-1]["entity"])[1]:
-            groups[-1].append(entity)
-        else:
-            groups.append([entity])
-    return groups
+        if group and (kind == "B" or tag != _tag(group[-1]["entity"])[1]):
+            yield group
+            group = []
+        group.append(entity)
+    if group:
+        yield group
 
 
 def _tag(label: str) -> tuple[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from sensorium.errors import UsageError
 from sensorium.packed import Packed
-from sensorium.tasks._task import Task, require_text, weighted_mean
+from sensorium.tasks._task import Pairs, Task, require_text, weighted_mean
 from sensorium.text import Encoding
 
 
@@ -34,20 +36,19 @@ class ZeroShotClassification(Task):
         """
         labels = _labels(candidate_labels)
         hypotheses = [_fill(hypothesis_template, label) for label in labels]
-        counts: list[list[int]] = []
+        asked: deque[int] = deque()  # which label each window on its way asks for
 
-        def prepare(one: Any, number: int) -> list[Encoding]:
+        def prepare(one: Any, number: int) -> Iterator[Encoding]:
             text = require_text(one, number)
-            groups = [self.windows(text, hypothesis) for hypothesis in hypotheses]
-            counts.append([len(group) for group in groups])
-            return [window for group in groups for window in group]
+            for label, hypothesis in enumerate(hypotheses):
+                for window in self.windows(text, second=hypothesis):
+                    asked.append(label)
+                    yield window
 
-        def finish(one: str, windows: Sequence[Encoding], results: list[Tensor]) -> dict[str, Any]:
-            logits, start = [], 0
-            for size in counts.pop(0):
-                logits.append(weighted_mean(results[start : start + size], windows[start : start + size]))
-                start += size
-            return self._ranked(one, torch.stack(logits), labels, multi_label)
+        def finish(one: str, pairs: Pairs) -> dict[str, Any]:
+            groups = groupby(pairs, key=lambda pair: asked.popleft())
+            logits = torch.stack([weighted_mean(group) for _, group in groups])  # [labels, C]
+            return self._ranked(one, logits, labels, multi_label)
 
         return self.answer(sequences, prepare, self._run, finish)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from sensorium import cost
 from sensorium.data.batching import Example, epoch_order, token_budget_batches
 from sensorium.errors import DataError, TrainingError
-from sensorium.machine import keep_freed_memory
+from sensorium.machine import tune_process
 from sensorium.objectives._base import Batch, Objective, total_counts, weighted
 from sensorium.text import Tokenizer
 from sensorium.train.log import JsonLog, LiveLine, TensorBoard
@@ -64,7 +64,7 @@ class Trainer:
         quiet: bool = False,
     ) -> None:
         """``train`` and ``validation`` (or ``None``) come from ``objective.prepare``; ``folder`` takes the state."""
-        keep_freed_memory()
+        tune_process()
         folder.mkdir(parents=True, exist_ok=True)
         self.model, self.objective, self.tokenizer = model, objective, tokenizer
         self.train_data, self.validation = train, validation
