@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, groupby
+from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
@@ -62,9 +62,8 @@ class Task:
     ) -> Iterator[Any]:
         keyed = (((number, one), window) for number, one in enumerate(inputs, 1) for window in prepare(one, number))
         stream = run_stream(keyed, run, batch_tokens=self.batch_tokens)
-        for _, group in groupby(stream, key=lambda result: result[0][0]):
-            (_, one), window, result = next(group)
-            yield finish(one, chain([(window, result)], map(itemgetter(1, 2), group)))
+        for (_, one), results in groupby(stream, key=itemgetter(0)):
+            yield finish(one, map(itemgetter(1, 2), results))
 
     def windows(
         self, text: str, *, first: str | None = None, second: str | None = None, overlap: int = 0

@@ -21,12 +21,12 @@ LEGACY = object()
 class TextClassification(Task):
     """A text → its label and score.
 
-    A text longer than the model reads is judged window by window, the logits averaged by the windows' lengths. Of a pair
-    the longer text is cut, and every window carries the other.
+    A text longer than the model reads is judged window by window, the logits averaged by the windows' lengths. Of a
+    pair the longer text is cut, and every window carries the other.
     """
 
     def __call__(self, inputs: Any, *, top_k: Any = LEGACY, function_to_apply: str | None = None) -> Any:
-        """``[{"label", "score"}]`` for a text, a dict each for a list; with ``top_k`` a list of the best.
+        """``[{"label", "score"}]`` for a text, a dict each for a list or a pair; with ``top_k`` a list of the best.
 
         ``top_k=None``: all labels. An input is a text or ``{"text": …, "text_pair": …}``. ``function_to_apply``:
         ``softmax``, ``sigmoid`` or ``none``.
@@ -38,7 +38,7 @@ class TextClassification(Task):
             return self._finish(weighted_mean(pairs), top_k, function_to_apply)
 
         answer = self.answer(inputs, self._prepare, self._run, finish)
-        return [answer] if isinstance(inputs, str | dict) and top_k is LEGACY else answer
+        return [answer] if isinstance(inputs, str) and top_k is LEGACY else answer
 
     def _prepare(self, one: Any, number: int) -> Iterator[Encoding]:
         if not isinstance(one, dict):

@@ -21,8 +21,8 @@ Entity = dict[str, Any]
 class TokenClassification(Task):
     """A text → its labelled tokens, or entities.
 
-    A text longer than the model reads is cut into windows that overlap by a quarter; of the tokens two windows share, the first
-    half is judged in the earlier window and the rest in the later one, before anything is aggregated.
+    A text longer than the model reads is cut into windows that overlap by a quarter; of the tokens two windows
+    share, the first half is judged in the earlier window and the rest in the later one, before anything is aggregated.
     """
 
     def __call__(
