@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -58,11 +59,38 @@ def test_columns_take_the_names_tasks_know(tmp_path: Path) -> None:
     assert record == {"text": "Good.", "label": "5", "pair": "x"}
 
 
+def test_the_column_asked_for_wins_over_one_that_bears_its_new_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("sentence,text,label\nwanted,other,yes\n")
+    (tmp_path / "b.csv").write_text("text,sentence,label\nother,wanted,yes\n")
+    for name in ("a.csv", "b.csv"):
+        assert read_records(tmp_path / name, text="sentence") == [{"text": "wanted", "label": "yes"}]
+
+
+@pytest.mark.parametrize("columns", [{"text": "txt"}, {"label": "stars"}, {"pair": "second"}])
+def test_a_column_asked_for_must_be_there(tmp_path: Path, columns: dict[str, str]) -> None:
+    (tmp_path / "a.csv").write_text("text,label\nGood.,yes\n")
+    [name] = columns.values()
+    with pytest.raises(DataError, match=rf"a\.csv:2: no column '{name}'.*there are 'text', 'label'"):
+        read_records(tmp_path / "a.csv", **columns)
+
+
+def test_a_long_text_in_a_csv_is_read_and_the_module_left_as_it_was(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    (tmp_path / "a.csv").write_text("text\n" + "x" * 1_000_000 + "\n")
+    assert len(read_records(tmp_path / "a.csv")[0]["text"]) == 1_000_000
+    assert csv.field_size_limit() == limit
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.txt", b"fine\n\xff\xfe\n", r"a\.txt:2: not UTF-8 at byte 1"),
         ("a.csv", b"txt,label\nx,y\n", r"a\.csv:2: no column 'text'; did you mean 'txt'"),
+        ("a.csv", b"text,text\nx,y\n", r"a\.csv:1: two columns are named 'text'"),
+        ("a.tsv", b"text\ttext\nx\ty\n", r"a\.tsv:1: two columns are named 'text'"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": null}\n', r"a\.jsonl:2: text is NoneType, not text"),
+        ("a.jsonl", b'{"text": 5}\n', r"a\.jsonl:1: text is int, not text"),
+        ("a.jsonl", b'{"text": "\\ud800"}\n', r"a\.jsonl:1: text holds half of a surrogate pair"),
         ("a.csv", b"text,label\nx\n", r"a\.csv:2: 1 fields, the header has 2"),
         ("a.csv", b'text,label\n"x,y\n', r"a\.csv:\d: unexpected end of data"),
         ("a.tsv", b"text\tlabel\nx\ty\tz\n", r"a\.tsv:2: 3 fields, the header has 2"),

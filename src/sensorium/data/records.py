@@ -18,6 +18,8 @@ from sensorium.errors import DataError, missing_extra, nearest
 
 MAX_BYTES = 4 * 2**30
 """Of one file, after unpacking."""
+MAX_FIELD = 2**31 - 1
+"""Characters of a CSV field (the csv module stops at 131 072 otherwise)."""
 CHUNK = 2**20
 
 
@@ -38,7 +40,7 @@ def read_records(
     else:
         files = [path]
     names = {text: "text", label: "label", **({} if pair is None else {pair: "pair"})}
-    records = [_renamed(row, names, text, file, number) for file in files for number, row in _read(file)]
+    records = [_renamed(row, names, file, number) for file in files for number, row in _read(file)]
     if not records:
         raise DataError(f"{path}: holds no records")
     return records
@@ -56,14 +58,34 @@ def _kind(file: Path) -> str:
     return suffixes[-1].lower() if suffixes else ""
 
 
-def _renamed(row: Mapping[str, Any], names: Mapping[str, str], text: str, file: Path, number: int) -> dict[str, Any]:
-    record = {names.get(name, name): value for name, value in row.items()}
-    if "text" not in record and not {"tokens", "context"} & record.keys():
-        raise DataError(
-            f"{file}:{number}: no column {text!r}{nearest(text, map(str, row))}; there are "
-            + ", ".join(repr(name) for name in row)
-        )
+def _renamed(row: Mapping[str, Any], names: Mapping[str, str], file: Path, number: int) -> dict[str, Any]:
+    """The row under the names tasks know; a column that was asked for wins over one that bears its new name."""
+    for name, role in names.items():
+        if name not in row and not _may_lack(row, name, role):
+            raise DataError(
+                f"{file}:{number}: no column {name!r}{nearest(name, map(str, row))}; there are "
+                + ", ".join(repr(known) for known in row)
+            )
+    chosen = {names[name]: value for name, value in row.items() if name in names}
+    record = {names.get(name, name): value for name, value in row.items() if name in names or name not in chosen}
+    for key in ("text", "pair"):
+        if key in record:
+            _check_text(record[key], key, file, number)
     return record
+
+
+def _may_lack(row: Mapping[str, Any], name: str, role: str) -> bool:
+    """Whether a row may do without a column: labels nobody named, and the text of records that have other fields."""
+    return (role == "label" and name == "label") or (role == "text" and bool({"tokens", "context"} & row.keys()))
+
+
+def _check_text(value: object, key: str, file: Path, number: int) -> None:
+    if not isinstance(value, str):
+        raise DataError(f"{file}:{number}: {key} is {type(value).__name__}, not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{file}:{number}: {key} holds half of a surrogate pair, which is not Unicode text") from error
 
 
 # --- kinds -----------------------------------------------------------------------------------------------------------
@@ -104,13 +126,16 @@ def _read_text(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def _read_csv(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     lines = "\n".join(line for _, line in _lines(file))
     reader = csv.reader(io.StringIO(lines, newline=""), strict=True)
+    limit = csv.field_size_limit(MAX_FIELD)  # the process's, so it is set back
     try:
-        header = next(reader, None)
+        header = _header(next(reader, []), file, 1)
         for row in reader:
-            if header is not None and row:
+            if row:
                 yield reader.line_num, _row(header, row, file, reader.line_num)
     except csv.Error as error:
         raise DataError(f"{file}:{reader.line_num}: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _read_tsv(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -120,9 +145,16 @@ def _read_tsv(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             continue
         row = line.split("\t")
         if header is None:
-            header = row
+            header = _header(row, file, number)
         else:
             yield number, _row(header, row, file, number)
+
+
+def _header(names: list[str], file: Path, number: int) -> list[str]:
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{file}:{number}: two columns are named {name!r}")
+    return names
 
 
 def _row(header: list[str], row: list[str], file: Path, number: int) -> dict[str, str]:
