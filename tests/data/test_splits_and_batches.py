@@ -12,6 +12,7 @@ from sensorium.data.sentences import split_sentences
 from sensorium.data.splits import NEAR, _jaccard, _shingles, deduplicate, overlap, remove_overlap, split_by_text
 from sensorium.errors import UsageError
 
+MARK = {True: "!", False: " "}  # what does not count behind a text with letters, and behind one without
 TEXTS = st.lists(st.text(alphabet="abcde fg.,好的酒店", min_size=0, max_size=60), min_size=1, max_size=12)
 
 
@@ -63,9 +64,42 @@ def test_overlap_finds_exactly_what_comparing_all_pairs_finds(first: list[str], 
     assert remove_overlap([{"text": text} for text in first], [{"text": text} for text in first]) == []
 
 
+def test_pairs_that_just_reach_the_limit_are_found() -> None:
+    rng = np.random.default_rng(0)
+    whole = ["".join(rng.choice(list("abcdefghijklmnopqrst"), 9, replace=False)) for _ in range(200)]  # 5 shingles
+    part = [text[1:] for text in whole]  # 4 of them
+    assert {(i, i) for i in range(200)} <= set(overlap(whole, part).near)
+    assert {(i, i) for i in range(200)} <= set(overlap(part, whole).near)
+
+
+def test_texts_from_one_template_are_told_apart_by_what_differs() -> None:
+    first = [
+        f"please call room {i:05d} now and then again, thanks a lot for it, and mind the gap as you leave the train"
+        for i in range(600)
+    ]
+    second = [
+        f"please call room {i:05d} now and then again, thanks a lot for it, and mind the gap as you left the train"
+        for i in range(5, 600, 40)
+    ]
+    expected = {
+        (a, b)
+        for b, other in enumerate(second)
+        for a, text in enumerate(first)
+        if _jaccard(_shingles(text), _shingles(other)) >= NEAR
+    }
+    assert set(overlap(first, second).near) == expected != set()
+
+
+def test_texts_without_letters_are_compared_as_they_are() -> None:
+    records = [{"text": text} for text in ("🙂", "🙁", "!!!", "! ! !", "")]
+    assert deduplicate(records) == [{"text": text} for text in ("🙂", "🙁", "!!!", "")]
+
+
 @given(texts=TEXTS, share=st.floats(0.0, 0.99))
 def test_a_split_keeps_everything_once_and_equal_texts_together(texts: list[str], share: float) -> None:
-    records = [{"text": text} for text in [*texts, *(text.upper() + "!" for text in texts)]]
+    records = [
+        {"text": text} for text in [*texts, *(text.upper() + MARK[any(map(str.isalnum, text))] for text in texts)]
+    ]
     rest, held = split_by_text(records, share, seed=1)
     assert len(rest) + len(held) == len(records)
     assert not overlap([r["text"] for r in rest], [r["text"] for r in held]).exact

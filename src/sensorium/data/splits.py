@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import numpy as np
 
 Record = TypeVar("Record", bound=Mapping[str, Any])
 
@@ -31,13 +33,14 @@ class Overlap:
 
 
 def normalise(text: str) -> str:
-    """What counts of a text when two are compared: letters and digits, in lower case.
+    """What counts of a text when two are compared: letters and digits, in lower case; all of it where it has none.
 
-    >>> normalise("Hello,  WORLD!"), normalise("你好，世界。")
-    ('helloworld', '你好世界')
+    >>> normalise("Hello,  WORLD!"), normalise("你好，世界。"), normalise("🙂 🙂")
+    ('helloworld', '你好世界', '🙂🙂')
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(character for character in folded if character.isalnum())
+    kept = "".join(character for character in folded if character.isalnum())
+    return kept or "".join(folded.split())
 
 
 def split_by_text(records: Sequence[Record], share: float, *, seed: int) -> tuple[list[Record], list[Record]]:
@@ -79,27 +82,57 @@ def overlap(first: Sequence[str], second: Sequence[str]) -> Overlap:
     """Texts of ``second`` that stand in ``first``, exactly or nearly.
 
     Near duplicates are found through shared rare shingles: two texts with ``NEAR`` of their shingles in common must
-    share one of the (1 - NEAR) · n + 1 first shingles in any fixed order (prefix filtering, Chaudhuri et al., 2006);
-    the order by hash makes these prefixes small and selective.
+    share one of the first (1 - NEAR) · n + 1 shingles in any fixed order (prefix filtering, Chaudhuri et al., 2006).
+    The order is by rarity, and where the prefixes meet bounds what can still be shared (positional filtering, Xiao et
+    al., 2008), so that texts from one template are told apart by what differs in them.
     """
     keys = defaultdict(list)
     for number, text in enumerate(first):
         keys[normalise(text)].append(number)
     exact = [(a, b) for b, text in enumerate(second) for a in keys.get(normalise(text), ())]
     matched = {b for _, b in exact}
-    index: dict[int, list[int]] = defaultdict(list)
-    shingles = [_shingles(text) for text in first]
-    for number, hashes in enumerate(shingles):
-        for value in _prefix(hashes):
-            index[value].append(number)
+    theirs = [_shingles(text) for text in first]
+    counts = Counter(value for hashes in theirs for value in hashes)
+    sizes = np.array([len(hashes) for hashes in theirs], dtype=np.int64)  # [A]
+    index = _index(theirs, counts)
     near = []
     for b, text in enumerate(second):
         if b in matched:
             continue
         mine = _shingles(text)
-        candidates = {a for value in _prefix(mine) for a in index.get(value, ())}
-        near += [(a, b) for a in sorted(candidates) if _jaccard(shingles[a], mine) >= NEAR]
+        candidates = _candidates(_prefix(mine, counts), len(mine), index, sizes)
+        near += [(a, b) for a in candidates if _jaccard(theirs[a], mine) >= NEAR]
     return Overlap(tuple(exact), tuple(near))
+
+
+def _index(shingles: list[frozenset[int]], counts: Counter[int]) -> dict[int, np.ndarray]:
+    """Shingle → [P, 2] int64: the texts whose prefix holds it, and its place there."""
+    places: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for number, hashes in enumerate(shingles):
+        for place, value in enumerate(_prefix(hashes, counts)):
+            places[value].append((number, place))
+    return {value: np.array(found, dtype=np.int64) for value, found in places.items()}
+
+
+def _candidates(prefix: list[int], size: int, index: dict[int, np.ndarray], sizes: np.ndarray) -> list[int]:
+    """The texts that may share ``NEAR`` of their shingles with one of ``size`` shingles, in order.
+
+    A pair is bounded where its prefixes first meet: all shared shingles stand there or later in both texts.
+    """
+    found: list[np.ndarray] = []
+    for place, value in enumerate(prefix):
+        if (met := index.get(value)) is not None:
+            mine = np.full(len(met), size - place)
+            found.append(np.column_stack([met, mine]))  # [P, 3] text, its place, mine from here on
+    if not found:
+        return []
+    meetings = np.concatenate(found)
+    texts, first = np.unique(meetings[:, 0], return_index=True)  # the first meeting of each text
+    _, place, mine = meetings[first].T
+    most = np.minimum(sizes[texts] - place, mine)
+    enough = most >= NEAR * (sizes[texts] + size - most) - 1e-6
+    kept: list[int] = texts[enough].tolist()
+    return kept
 
 
 def _shingles(text: str) -> frozenset[int]:
@@ -109,8 +142,9 @@ def _shingles(text: str) -> frozenset[int]:
     return frozenset(int.from_bytes(hashlib.blake2b(run.encode(), digest_size=8).digest()) for run in runs)
 
 
-def _prefix(hashes: frozenset[int]) -> list[int]:
-    return sorted(hashes)[: int((1 - NEAR) * len(hashes)) + 1]
+def _prefix(hashes: frozenset[int], counts: Counter[int]) -> list[int]:
+    """The first shingles by rarity, as many as cannot all be missing from a near duplicate."""
+    return sorted(hashes, key=lambda value: (counts[value], value))[: int((1 - NEAR) * len(hashes) + 1e-6) + 1]
 
 
 def _jaccard(first: frozenset[int], second: frozenset[int]) -> float:
