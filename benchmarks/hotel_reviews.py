@@ -2,7 +2,7 @@
 
     python benchmarks/hotel_reviews.py
 
-Three recipes in turn, each skipped when its output is there: masked words on reviews and news (recipes/chinese-mlm.toml),
+Three recipes in turn, each skipped when its output is there: masked words on reviews and news (chinese-mlm.toml),
 sentiment of other reviews (chinese-reviews.toml), sentiment of hotel reviews (hotel-reviews.toml). The hotel reviews
 lose what they share with the other reviews (exactly or nearly), then a quarter is held out by a hash of the text.
 Two baselines: TF-IDF on the hotel reviews alone, and on the other reviews as well, so that both sides see the same
