@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from sensorium.errors import DataError
+from sensorium.errors import DataError, UsageError
 from sensorium.text import CONVENTIONS, Tokenizer, set_bert_pipeline
 
 
@@ -21,9 +22,11 @@ def train_wordpiece(
 ) -> Tokenizer:
     """A WordPiece vocabulary (Schuster & Nakajima, 2012) with BERT's cleaning and framing; Chinese by character.
 
-    Raises ``DataError`` when there is no text.
+    Raises ``DataError`` when there is no text or something that is no text, ``UsageError`` for a vocabulary too small
+    for its special tokens and a letter.
     """
     specials = dict(CONVENTIONS[0])
+    _check_size(vocabulary_size, len(specials) + 2)
     backend = tokenizers.Tokenizer(models.WordPiece(unk_token=specials["unk_token"], max_input_chars_per_word=100))
     backend.add_special_tokens(list(specials.values()))
     set_bert_pipeline(
@@ -34,14 +37,9 @@ def train_wordpiece(
         cls_token=specials["cls_token"],
         sep_token=specials["sep_token"],
     )
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary_size,
-        min_frequency=min_frequency,
-        special_tokens=list(specials.values()),
-        limit_alphabet=vocabulary_size // 2,  # a Chinese text has thousands of characters
-        show_progress=False,
-    )
-    _train(backend, texts, trainer)
+    texts = list(_checked(texts))
+    vocabulary = _wordpieces(backend, texts, vocabulary_size, min_frequency, list(specials.values()))
+    backend.model = models.WordPiece(vocabulary, unk_token=specials["unk_token"], max_input_chars_per_word=100)
     config = {
         "model_max_length": max_length,
         "do_lower_case": lowercase,
@@ -50,11 +48,56 @@ def train_wordpiece(
     return Tokenizer(backend, specials, config)
 
 
+def _wordpieces(
+    backend: tokenizers.Tokenizer, texts: list[str], vocabulary_size: int, min_frequency: int, specials: list[str]
+) -> dict[str, int]:
+    """The learned vocabulary, token → id: always the same for the same texts.
+
+    Left alone, the trainer numbers the letters inside words in the order of a hash map, another one each time, and
+    breaks ties by these numbers (huggingface/tokenizers issue 1794). So a first pass without merges finds the letters,
+    and the second is told their order.
+    """
+    letters = _pass(
+        backend, texts, trainers.WordPieceTrainer(vocab_size=0, special_tokens=specials, show_progress=False)
+    ).keys()
+    first = [token for token in letters if len(token) == 1]
+    # A Chinese text has thousands of characters; each letter may stand twice, at the beginning and inside a word.
+    limit = (vocabulary_size - len(specials)) // 2
+    if len(first) > limit:
+        counts = Counter(letter for text in texts for letter in backend.normalizer.normalize_str(text))
+        first = sorted(first, key=lambda letter: (-counts[letter], letter))[:limit]
+    inside = [f"##{letter}" for letter in sorted(first) if f"##{letter}" in letters]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary_size,
+        min_frequency=min_frequency,
+        special_tokens=[*specials, *inside],
+        initial_alphabet=first,
+        limit_alphabet=len(first),
+        show_progress=False,
+    )
+    return _pass(backend, texts, trainer)
+
+
+def _pass(backend: tokenizers.Tokenizer, texts: list[str], trainer: trainers.Trainer) -> dict[str, int]:
+    """What a trainer makes of the texts, cut as ``backend`` cuts them; ``backend`` stays as it is."""
+    scratch = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    scratch.normalizer = backend.normalizer
+    scratch.pre_tokenizer = backend.pre_tokenizer
+    scratch.train_from_iterator(texts, trainer)
+    vocabulary: dict[str, int] = scratch.get_vocab()
+    return vocabulary
+
+
 def train_byte_level_bpe(
     texts: Iterable[str], vocabulary_size: int, *, min_frequency: int = 2, max_length: int = 1024
 ) -> Tokenizer:
-    """A byte-level BPE vocabulary (Radford et al., 2019): any text can be written, nothing is unknown."""
+    """A byte-level BPE vocabulary (Radford et al., 2019): any text can be written, nothing is unknown.
+
+    Raises ``DataError`` when there is no text or something that is no text, ``UsageError`` for a vocabulary too small
+    for its special token and the 256 bytes.
+    """
     specials = dict(CONVENTIONS[2])
+    _check_size(vocabulary_size, len(set(specials.values())) + len(pre_tokenizers.ByteLevel.alphabet()))
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -66,21 +109,28 @@ def train_byte_level_bpe(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    _train(backend, texts, trainer)
+    backend.train_from_iterator(_checked(texts), trainer)
     return Tokenizer(
         backend, specials, {"model_max_length": max_length, "model_input_names": ["input_ids", "attention_mask"]}
     )
 
 
-def _train(backend: tokenizers.Tokenizer, texts: Iterable[str], trainer: trainers.Trainer) -> None:
-    seen = 0
+def _check_size(vocabulary_size: int, least: int) -> None:
+    if vocabulary_size < least:
+        raise UsageError(f"vocabulary_size is {vocabulary_size}; this kind of vocabulary needs at least {least}")
 
-    def counted() -> Iterable[str]:
-        nonlocal seen
-        for text in texts:
-            seen += bool(text.strip())
-            yield text
 
-    backend.train_from_iterator(counted(), trainer)
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, as long as they are texts; at least one that is not blank."""
+    seen = False
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise DataError(f"text {number} to learn a vocabulary from is {type(text).__name__}, not text")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"text {number} to learn a vocabulary from holds half of a surrogate pair") from error
+        seen = seen or bool(text.strip())
+        yield text
     if not seen:
         raise DataError("there is no text to learn a vocabulary from")
