@@ -13,6 +13,8 @@ from sensorium import pipeline
 from sensorium.errors import TrainingError
 from sensorium.objectives._base import Loss, weighted
 from sensorium.objectives.sequence import SequenceClassification
+from sensorium.storage import read_tensors
+from sensorium.train.optim import MasterAdamW
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 from tests.train.conftest import write_recipe
@@ -85,6 +87,64 @@ def test_a_nan_stops_the_run_and_names_the_batch(recipe_path: Path, monkeypatch:
     with pytest.raises(TrainingError, match=r"sequence loss is nan at step 3 \(epoch 0, batch 2\)"):
         run_recipe(read_recipe(recipe_path, ["train.validate_every=1000"]), quiet=True)
     assert not (recipe_path.parent / "model").exists()
+
+
+def test_an_infinite_gradient_stops_the_run_before_it_reaches_the_weights(
+    recipe_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = MasterAdamW.accumulate
+
+    def poisoned(self: Any) -> None:
+        original(self)
+        next(iter(self.masters.values())).grad[0] = float("inf")
+
+    monkeypatch.setattr(MasterAdamW, "accumulate", poisoned)
+    with pytest.raises(TrainingError, match=r"the norm of the gradient is inf at step 1 \(epoch 0, batch 0\)"):
+        run_recipe(read_recipe(recipe_path), quiet=True)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_frozen_weights_come_out_as_they_went_in(tmp_path: Path, precision: str) -> None:
+    paths = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        paths.append(write_recipe(tmp_path / name))
+    trained(paths[0], "train.epochs=1")
+    source = f"model.open={tmp_path}/first/model"
+    trained(paths[1], source, "train.epochs=1", "train.freeze=['stem.*']", f"train.precision={precision}")
+    before, after = (read_tensors(path.parent / "model") for path in paths)
+    frozen = [name for name in before if ".embeddings." in name]
+    assert len(frozen) == 5
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    assert not torch.equal(before["classifier.weight"], after["classifier.weight"])
+
+
+def test_words_are_tagged_after_training(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, kind="token")
+    names, places = ["Anna", "Bob", "Clara"], ["Bonn", "Rome", "Oslo", "Bern"]
+    rows = [
+        {"tokens": [names[i % 3], "lives", "in", places[i % 4], "."], "tags": ["PER", "O", "O", "LOC", "O"]}
+        for i in range(120)
+    ]
+    (tmp_path / "words.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    log = trained(path, f"data.train={tmp_path}/words.jsonl", "train.epochs=12", "train.learning_rate=1e-2")
+    assert log[-1]["accuracy"] == 1.0
+    found = pipeline("token-classification", tmp_path / "model")("Clara lives in Rome .", ignore_labels=["O"])
+    assert {entity["entity"] for entity in found} == {"PER", "LOC"}
+
+
+def test_answers_are_found_after_training(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, kind="span")
+    rows = []
+    for i in range(240):
+        context = f"{'The staff was kind. ' * (i % 2)}The key is {chr(97 + i % 26)}{chr(97 + i % 11)} today."
+        answer = context.split(" key is ")[1].split()[0]
+        rows.append({"question": "Which key?", "context": context, "answer": answer,
+                     "answer_start": context.index(f" {answer} ") + 1})  # fmt: skip
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    log = trained(path, f"data.train={tmp_path}/questions.jsonl", "train.epochs=8", "train.learning_rate=1e-2",
+                  "objective.max_length=32")  # fmt: skip
+    assert log[-1]["accuracy"] > 0.9
 
 
 def test_patience_stops_early_and_keeps_the_best_weights(recipe_path: Path) -> None:

@@ -56,6 +56,14 @@ def test_a_mistake_is_named_with_its_place(tmp_path: Path, change: str, message:
         ("[data", "not valid TOML"),
         (GOOD.replace("batch_size = 8\n", ""), "train needs batch_tokens, batch_size, or both"),
         (GOOD.replace('output = "out"\n', ""), "train.output: is missing"),
+        (GOOD + "patience = 2\n", "train.patience: needs data to validate on"),
+        (GOOD.replace("sequence", "causal"), "model.family: 'causal' trains a model of the family gpt2, not bert"),
+        (GOOD + '[model]\nfamily = "gpt2"\n', "'sequence' trains a model of the family bert, roberta or distilbert"),
+        (GOOD.replace('"sequence"', '"sequence"\nunit = "word"'), "objective.unit: .*'sequence' does not read it"),
+        (
+            GOOD.replace('"sequence"', '"masked_token"\nsentences = "next"') + '[model]\nfamily = "roberta"\n',
+            "objective.sentences: a model of the family roberta has no head for it",
+        ),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, text: str, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ import os, signal, sys
 from sensorium.train import loop
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
-path, step, resume, precision, when = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1", sys.argv[4], sys.argv[5]
+path, step, when, resume = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4] == "1"
 original = getattr(loop.Trainer, when)
 def killing(self, *arguments):
     result = original(self, *arguments)
@@ -37,15 +38,15 @@ def killing(self, *arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return result
 setattr(loop.Trainer, when, killing)
-settings = ["train.precision=" + precision, "train.average_from=0.5", *sys.argv[6:]]
-run_recipe(read_recipe(path, settings), resume=resume, quiet=True)
+run_recipe(read_recipe(path, sys.argv[5:]), resume=resume, quiet=True)
 """
+NEVER = -1
 
 
-def run(path: Path, step: int, *, resume: bool, precision: str, when: str) -> int:
+def run(path: Path, step: int, when: str, settings: list[str], *, resume: bool) -> int:
     # Learning a vocabulary orders equally frequent tokens by chance: both runs open the same one.
     tokenizer = f"tokenizer.open={path.parent.parent / 'tokenizer'}"
-    command = [sys.executable, "-c", KILLED, str(path), str(step), str(int(resume)), precision, when, tokenizer]
+    command = [sys.executable, "-c", KILLED, str(path), str(step), when, str(int(resume)), tokenizer, *settings]
     return subprocess.run(command, capture_output=True, timeout=120).returncode
 
 
@@ -54,14 +55,14 @@ def log_of(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "sentences", "precision", "kills"),
+    ("kind", "sentences", "settings"),
     [
-        ("sequence", "none", "fp32", [(5, "_step"), (13, "_save")]),
-        ("masked_token", "next", "bf16", [(3, "_save"), (11, "_step")]),
+        ("sequence", "none", ["train.precision=fp32", "train.average_from=0.5", "train.checkpoint_every=3"]),
+        ("masked_token", "next", ["train.precision=bf16", "train.patience=3", "train.accumulation=2"]),
     ],
 )
 def test_after_kill_9_the_loss_curve_goes_on_bit_for_bit(
-    tmp_path: Path, kind: str, sentences: str, precision: str, kills: list[tuple[int, str]]
+    tmp_path: Path, kind: str, sentences: str, settings: list[str]
 ) -> None:
     for name in ("whole", "killed", "tokenizer"):
         (tmp_path / name).mkdir()
@@ -69,14 +70,35 @@ def test_after_kill_9_the_loss_curve_goes_on_bit_for_bit(
     killed = write_recipe(tmp_path / "killed", kind=kind, sentences=sentences)
     texts = [record["text"] for record in read_records(whole.parent / "data.csv")]
     train_wordpiece(texts, 400).save(tmp_path / "tokenizer")
-    assert run(whole, -1, resume=False, precision=precision, when="_step") == 0
-    for number, (step, when) in enumerate(kills):
-        assert run(killed, step, resume=number > 0, precision=precision, when=when) == -signal.SIGKILL
+    assert run(whole, NEVER, "_step", settings, resume=False) == 0
+    last = log_of(whole)[-1]["step"]
+    first, second = sorted(random.Random(kind).sample(range(2, last), 2))
+    # In the midst of two steps, and between the last state and the checkpoint.
+    for number, (step, when) in enumerate([(first, "_step"), (second, "_step"), (last, "_save")]):
+        assert run(killed, step, when, settings, resume=number > 0) == -signal.SIGKILL
         assert not (killed.parent / "model").exists()
-    assert run(killed, -1, resume=True, precision=precision, when="_step") == 0
+    assert run(killed, NEVER, "_step", settings, resume=True) == 0
     assert log_of(killed) == log_of(whole)
     ours, theirs = read_tensors(killed.parent / "model"), read_tensors(whole.parent / "model")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_run_that_ran_out_of_patience_stays_ended(recipe_path: Path) -> None:
+    # A rate so high that the first validations are the best ones.
+    recipe = read_recipe(
+        recipe_path, ["train.patience=1", "train.epochs=60", "train.learning_rate=0.05", "train.validate_every=2"]
+    )
+    first = run_recipe(recipe, quiet=True)
+    again = run_recipe(recipe, resume=True, quiet=True)
+    assert again.finished
+    assert again.position.step == first.position.step < 60 * 8
+
+
+def test_a_new_run_over_a_finished_one_keeps_its_own_states(recipe_path: Path) -> None:
+    run_recipe(read_recipe(recipe_path), quiet=True)
+    run_recipe(read_recipe(recipe_path, ["train.steps=3"]), quiet=True)
+    states = (recipe_path.parent / "model.training").glob("state-*")
+    assert sorted(state.name for state in states) == ["state-00000002", "state-00000003"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

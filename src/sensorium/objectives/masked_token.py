@@ -119,7 +119,10 @@ def choose_masked(words: np.ndarray, probability: float, generator: np.random.Ge
     _, word_of_place = np.unique(words[places], return_inverse=True)  # [P] words numbered 0, 1, …
     sizes = np.bincount(word_of_place)
     order = generator.permutation(len(sizes))
-    taken = order[np.cumsum(sizes[order]) <= wanted]
-    if not len(taken):
-        taken = order[:1]
-    return places[np.isin(word_of_place, taken)]
+    ends = np.cumsum(sizes[order])
+    taken = int(np.searchsorted(ends, wanted, side="right"))  # words that fit whole
+    if taken < len(order):
+        # The next word fits in part: hiding it as often as that keeps the expected share, however long words are.
+        room = wanted - (int(ends[taken - 1]) if taken else 0)
+        taken += generator.random() < room / sizes[order[taken]]
+    return places[np.isin(word_of_place, order[: max(1, taken)])]

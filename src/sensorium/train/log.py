@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.errors import missing_extra
+from sensorium.storage import write_text
 
 
 class JsonLog:
@@ -25,18 +26,21 @@ class JsonLog:
                     break  # a line cut short when the run was killed
                 if record.get("step", 0) <= resume_step:
                     kept.append(line)
-        path.write_text("".join(line + "\n" for line in kept), "utf-8")
+        write_text(path, "".join(line + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")
 
     def write(self, **record: Any) -> None:
-        """Append a record; it is on disk before the next step begins."""
+        """Append a record; it has left this process before the next step begins."""
         self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
         self.file.flush()
 
-    def close(self) -> None:
-        """Flush to the disk and close."""
-        self.file.flush()
+    def sync(self) -> None:
+        """Wait until it is on the disk: before the state that counts on these lines."""
         os.fsync(self.file.fileno())
+
+    def close(self) -> None:
+        """Wait until it is on the disk, and close."""
+        self.sync()
         self.file.close()
 
 
@@ -96,3 +100,15 @@ class LiveLine:
     def close(self) -> None:
         """Leave the last line standing."""
         self.progress.stop()
+
+
+def duration(seconds: float) -> str:
+    """A time to wait, in words.
+
+    >>> duration(42.3), duration(150), duration(7500)
+    ('42 s', '2 min', '2 h 5 min')
+    """
+    minutes = int(seconds // 60)
+    if minutes == 0:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

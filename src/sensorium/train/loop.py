@@ -6,10 +6,8 @@ Everything random is a function of (seed, epoch, batch) or (seed, step), so a ru
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +22,11 @@ from sensorium.errors import DataError, TrainingError
 from sensorium.machine import tune_process
 from sensorium.objectives._base import Batch, Objective, total_counts, weighted
 from sensorium.text import Tokenizer
-from sensorium.train.log import JsonLog, LiveLine, TensorBoard
+from sensorium.train.interruption import Interruption
+from sensorium.train.log import JsonLog, LiveLine, TensorBoard, duration
 from sensorium.train.optim import MasterAdamW, MovingAverage, OptimizerSettings, learning_rate_factor
 from sensorium.train.settings import LoopSettings, resolve_precision, set_dropout
-from sensorium.train.state import Position, load_state, save_state
+from sensorium.train.state import Position, discard_states, load_state, save_state
 from sensorium.train.validation import validation_scores
 
 # What a generator is seeded with beside (seed, epoch …), so that no two uses share their numbers.
@@ -75,12 +74,13 @@ class Trainer:
         self.position = Position()
         self.average: MovingAverage | None = None
         self.best_weights: dict[str, Tensor] | None = None
-        self.stop_requested = False
+        self.interruption = Interruption()
         self.total_steps = settings.steps or settings.epochs * math.ceil(
             len(self._batches(0)[1]) / settings.accumulation
         )
-        loaded = load_state(folder, fingerprint) if resume else None
-        if loaded is not None:
+        if not resume:
+            discard_states(folder)
+        elif loaded := load_state(folder, fingerprint):
             self._restore(*loaded)
         self.log = JsonLog(folder / "train.jsonl", resume_step=self.position.step)
         self.board = TensorBoard(folder / "tensorboard") if tensorboard else None
@@ -92,42 +92,40 @@ class Trainer:
         self.line = LiveLine(self.total_steps, done=self.position.step, quiet=self.quiet)
         self.clock, self.clock_tokens = time.perf_counter(), self.position.tokens
         self.started = time.perf_counter() - self.position.seconds
-        finished = False
         try:
-            with self._signals():
-                while not finished and not self.stop_requested:
-                    finished = self._epoch()
+            with self.interruption:
+                while not self._over() and not self.interruption.requested:
+                    self._epoch()
             self._save()
         finally:
             self.line.close()
             self.log.close()
             if self.board is not None:
                 self.board.close()
-        if finished:
+        if self._over():
             self._keep_final_weights()
-        return Outcome(self.position, finished, self.log.path)
+        return Outcome(self.position, self._over(), self.log.path)
 
-    def _epoch(self) -> bool:
-        """The rest of the current epoch; whether the run is over."""
+    def _over(self) -> bool:
+        """All updates are made, or patience has run out."""
+        patience = self.settings.patience
+        return self.position.step >= self.total_steps or (patience is not None and self.position.bad_rounds >= patience)
+
+    def _epoch(self) -> None:
+        """The rest of the current epoch, unless the run is over before or asked to stop."""
         examples, batches = self._batches(self.position.epoch)
         size = self.settings.accumulation
-        while self.position.batch < len(batches):
+        while self.position.batch < len(batches) and not self._over() and not self.interruption.requested:
             chosen = batches[self.position.batch : self.position.batch + size]
             self._step([[examples[i] for i in indices] for indices in chosen])
             self.position = replace(self.position, batch=self.position.batch + len(chosen))
-            over = self.position.step >= self.total_steps
             end_of_epoch = self.position.batch >= len(batches)
-            if self._due(self.settings.validate_every, end_of_epoch or over) and self._validate():
-                return True
-            if over:
-                return True
-            if self.stop_requested:
-                break
-            if self._due(self.settings.checkpoint_every, end_of_epoch):
+            if self._due(self.settings.validate_every, end_of_epoch or self._over()):
+                self._validate()
+            if self._due(self.settings.checkpoint_every, end_of_epoch) and not self._over():  # else run() saves
                 self._save()
         if self.position.batch >= len(batches):
             self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
-        return False
 
     def _due(self, every: int | None, end_of_epoch: bool) -> bool:
         return end_of_epoch if every is None else self.position.step % every == 0
@@ -170,11 +168,13 @@ class Trainer:
             for name, loss in losses.items():
                 means[name] += float(loss.total.detach()) / max(1, counts[name])
                 correct[name] += loss.correct
-        self._refuse_nan(means, position)
+        for name, value in means.items():
+            self._refuse_nan(f"the {name} loss", value, position)
         factor = learning_rate_factor(
             position.step, self.total_steps, self.optimizer.settings.warmup, self.optimizer.settings.schedule
         )
         norm = self.optimizer.step(factor)
+        self._refuse_nan("the norm of the gradient", norm, position)
         tokens = sum(batch.packed.num_tokens for batch in batches)
         self.position = replace(
             position,
@@ -185,12 +185,11 @@ class Trainer:
         self._take_average()
         self._report(batches, means, correct, counts, norm, factor)
 
-    def _refuse_nan(self, means: dict[str, float], position: Position) -> None:
-        wrong = [name for name, value in means.items() if not math.isfinite(value)]
-        if wrong:
+    def _refuse_nan(self, what: str, value: float, position: Position) -> None:
+        if not math.isfinite(value):
             raise TrainingError(
-                f"the {wrong[0]} loss is {means[wrong[0]]} at step {position.step + 1} (epoch {position.epoch}, batch "
-                f"{position.batch}); lower the learning rate or look at that batch; the last state is in {self.folder}"
+                f"{what} is {value} at step {position.step + 1} (epoch {position.epoch}, batch {position.batch}); "
+                f"lower the learning rate or look at that batch; the last state is in {self.folder}"
             )
 
     def _take_average(self) -> None:
@@ -229,7 +228,8 @@ class Trainer:
         self.line.update(position.step, text)
         if position.step % self.settings.log_every == 0:
             if not self.line.console.is_terminal:
-                self.line.line(f"step {position.step:,}/{self.total_steps:,} · {text}")
+                left = (self.total_steps - position.step) * position.seconds / position.step
+                self.line.line(f"step {position.step:,}/{self.total_steps:,} · {text} · {duration(left)} left")
             self.clock, self.clock_tokens = now, position.tokens  # the speed of the last few steps
 
     def _write(self, **record: Any) -> None:
@@ -239,10 +239,10 @@ class Trainer:
 
     # --- validation ---
 
-    def _validate(self) -> bool:
-        """Score the validation set; whether patience has run out."""
+    def _validate(self) -> None:
+        """Score the validation set, and remember the best score."""
         if self.validation is None:
-            return False
+            return
         scores = validation_scores(self.model, self.objective, self.tokenizer, self.validation, self.settings.seed)
         self._write(kind="validation", step=self.position.step, epoch=self.position.epoch, **scores)
         self.line.line(
@@ -254,9 +254,8 @@ class Trainer:
             self.position = replace(self.position, best=score, best_step=self.position.step, bad_rounds=0)
             if self.settings.patience is not None:
                 self.best_weights = {name: w.detach().clone() for name, w in self.optimizer.masters.items()}
-            return False
-        self.position = replace(self.position, bad_rounds=self.position.bad_rounds + 1)
-        return self.settings.patience is not None and self.position.bad_rounds >= self.settings.patience
+        else:
+            self.position = replace(self.position, bad_rounds=self.position.bad_rounds + 1)
 
     # --- state ---
 
@@ -266,6 +265,7 @@ class Trainer:
             tensors.update({f"average/{name}": weight for name, weight in self.average.weights.items()})
         if self.best_weights is not None:
             tensors.update({f"best/{name}": weight for name, weight in self.best_weights.items()})
+        self.log.sync()
         save_state(self.folder, self.position, tensors, self.fingerprint)
 
     def _restore(self, position: Position, tensors: dict[str, Tensor]) -> None:
@@ -283,31 +283,8 @@ class Trainer:
             weights = self.average.weights
         elif self.best_weights is not None:
             weights = self.best_weights
-        self.model.float()
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if name in weights:
-                    parameter.copy_(weights[name])
+        self.optimizer.finish(weights)
         self.model.eval()
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask the run to stop after its step; a second one stops it at once."""
-
-        def request(number: int, frame: Any) -> None:
-            if self.stop_requested:
-                raise KeyboardInterrupt
-            self.stop_requested = True
-
-        try:
-            before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: signals are somebody else's
-            before = {}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

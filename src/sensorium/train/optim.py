@@ -81,12 +81,20 @@ class MasterAdamW:
     def __init__(self, model: nn.Module, settings: OptimizerSettings, num_layers: int, dtype: torch.dtype) -> None:
         """The model's trainable weights go to ``dtype``; with float32 they are their own masters."""
         freeze(model, settings.freeze)
-        self.settings = settings
+        self.model, self.settings = model, settings
         self.masters: dict[str, Tensor] = {
             name: parameter.detach().float().clone().requires_grad_()
             for name, parameter in model.named_parameters()
             if parameter.requires_grad
         }
+        # A frozen weight must come out as it went in, not rounded to bf16.
+        self.frozen: dict[str, Tensor] = {
+            name: parameter.detach().clone()
+            for name, parameter in model.named_parameters()
+            if not parameter.requires_grad
+        }
+        if not self.masters:
+            raise UsageError(f"freeze: {', '.join(settings.freeze)} leave no parameter to learn")
         model.to(dtype)
         self.parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         groups = [
@@ -116,9 +124,15 @@ class MasterAdamW:
 
     @torch.no_grad()
     def step(self, factor: float) -> float:
-        """One update at ``factor`` of the learning rate; returns the gradient's norm before clipping."""
+        """One update at ``factor`` of the learning rate; returns the gradient's norm before clipping.
+
+        Where that norm is infinite or NaN, the weights stay as they are.
+        """
         gradients = [master.grad for master in self.masters.values() if master.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if not math.isfinite(norm):
+            self.adamw.zero_grad(set_to_none=True)
+            return float(norm)
         clip = self.settings.clip
         # The fused kernel divides gradients by this scale on its way: clipping costs no pass over memory.
         scale = (norm / clip).clamp(min=1.0) if clip else None
@@ -129,6 +143,14 @@ class MasterAdamW:
         self.adamw.zero_grad(set_to_none=True)
         self.follow(self.masters)
         return float(norm)
+
+    @torch.no_grad()
+    def finish(self, weights: dict[str, Tensor]) -> None:
+        """Give the model these weights in float32, and the frozen ones as they came."""
+        self.model.float()
+        final = {**self.frozen, **weights}
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(final[name])
 
     @torch.no_grad()
     def follow(self, weights: dict[str, Tensor]) -> None:

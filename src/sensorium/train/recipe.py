@@ -72,7 +72,8 @@ class ObjectiveSection(Section):
     sentences: Literal["none", "next", "order"] = "none"
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     head_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    stride: Annotated[int, Field(gt=0)] = 128
+    stride: Annotated[int | None, Field(gt=0)] = None
+    """Tokens that the windows of a long context share; ``None``: a quarter of ``max_length``."""
 
 
 class TrainSection(Section):
@@ -138,9 +139,39 @@ def check_recipe(tables: dict[str, Any], *, where: str) -> Recipe:
         recipe = Recipe.model_validate(tables)
     except ValidationError as error:
         raise UsageError(f"{where}: {_first_problem(error)}") from error
-    if recipe.train.batch_tokens is None and recipe.train.batch_size is None:
-        raise UsageError(f"{where}: train needs batch_tokens, batch_size, or both")
+    if problem := _contradiction(recipe):
+        raise UsageError(f"{where}: {problem}")
     return recipe
+
+
+READ_BY = {
+    "masked_token": {"probability", "unit", "sentences"},
+    "causal": set[str](),
+    "sequence": {"label_smoothing", "head_dropout"},
+    "token": {"label_smoothing", "head_dropout"},
+    "span": {"stride"},
+}
+"""The keys of ``[objective]`` that each kind reads, beside ``max_length``."""
+
+
+def _contradiction(recipe: Recipe) -> str | None:
+    """What two settings of a recipe cannot both mean."""
+    chosen, train, family = recipe.objective, recipe.train, recipe.model.family
+    if train.batch_tokens is None and train.batch_size is None:
+        return "train needs batch_tokens, batch_size, or both"
+    for key in sorted(set[str]().union(*READ_BY.values()) - READ_BY[chosen.kind]):
+        if getattr(chosen, key) != type(chosen).model_fields[key].default:
+            return f"objective.{key}: training of the kind {chosen.kind!r} does not read it"
+    if train.patience is not None and recipe.data.validation is None and not recipe.data.validation_share:
+        return "train.patience: needs data to validate on; set data.validation or data.validation_share"
+    if recipe.model.open is not None:
+        return None
+    if (chosen.kind == "causal") != (family == "gpt2"):
+        fitting = "gpt2" if chosen.kind == "causal" else "bert, roberta or distilbert"
+        return f"model.family: {chosen.kind!r} trains a model of the family {fitting}, not {family}"
+    if chosen.sentences != "none" and family != "bert":
+        return f"objective.sentences: a model of the family {family} has no head for it; bert has"
+    return None
 
 
 def _apply(tables: dict[str, Any], override: str) -> None:

@@ -31,6 +31,7 @@ from sensorium.objectives.token import TokenClassification
 from sensorium.storage import atomic_folder, write_json
 from sensorium.text import Tokenizer, open_tokenizer
 from sensorium.text_training import train_byte_level_bpe, train_wordpiece
+from sensorium.train.checks import check_fit, check_heads, check_output
 from sensorium.train.loop import Outcome, Trainer
 from sensorium.train.optim import OptimizerSettings
 from sensorium.train.recipe import Recipe
@@ -65,6 +66,7 @@ def run_recipe(recipe: Recipe, *, resume: bool = False, quiet: bool = False) -> 
     folder = output.with_name(output.name + ".training")
     if any(folder.glob("state-*")) and not resume and not output.exists():
         raise UsageError(f"{folder}: holds a run that was interrupted; add --resume to go on, or remove the folder")
+    check_output(output)
     ready = make_ready(recipe, kept=folder / "tokenizer" if resume else None)
     if not resume:
         with atomic_folder(folder / "tokenizer") as temporary:
@@ -108,8 +110,10 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
     else:
         # Only heads that are missing, or whose labels differ, are made anew.
         have = source.config
+        check_heads(source, objective)
         wanted = {name: head for name, head in objective.heads().items() if not _fits(getattr(have, name, None), head)}
         model = open_checkpoint(source.folder, add_heads=wanted, seed=recipe.train.seed).model
+    check_fit(model, tokenizer, family, max_length=recipe.objective.max_length)
     return Ready(model, tokenizer, family, objective, train, validation, source)
 
 
@@ -135,7 +139,7 @@ def make_objective(recipe: Recipe, train: Records, family: str) -> Objective:
     if chosen.kind == "causal":
         return CausalLanguageModel(chosen.max_length)
     if chosen.kind == "span":
-        return SpanAnswering(chosen.max_length, chosen.stride)
+        return SpanAnswering(chosen.max_length, chosen.stride or chosen.max_length // 4)
     if chosen.kind == "token":
         tags = {str(tag) for record in train for tag in record.get("tags") or ()}
         return TokenClassification(_some(tags, "tags"), chosen.max_length, chosen.label_smoothing, chosen.head_dropout)
@@ -172,7 +176,7 @@ def _tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records) -> Tok
     section = recipe.tokenizer
     if section.open is not None:
         return open_tokenizer(section.open)
-    texts = (str(record.get("text") or record.get("context") or "") for record in train)
+    texts = (text for record in train for text in _texts(record))
     if section.train == "wordpiece":
         return train_wordpiece(texts, section.vocabulary_size, lowercase=section.lowercase)
     if section.train == "byte_level_bpe":
@@ -180,6 +184,12 @@ def _tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records) -> Tok
     if source is None:
         raise UsageError("a new model needs a tokenizer: set tokenizer.open or tokenizer.train")
     return source.require_tokenizer()
+
+
+def _texts(record: Mapping[str, Any]) -> list[str]:
+    """Everything in a record that a tokenizer can learn from, whatever its objective calls it."""
+    texts = [str(record[name]) for name in ("text", "pair", "question", "context") if record.get(name)]
+    return [*texts, " ".join(map(str, record["tokens"]))] if record.get("tokens") else texts
 
 
 def _new_config(recipe: Recipe, objective: Objective, tokenizer: Tokenizer) -> ModelConfig:

@@ -51,6 +51,12 @@ def save_state(folder: Path, position: Position, tensors: dict[str, Tensor], fin
         shutil.rmtree(old, ignore_errors=True)
 
 
+def discard_states(folder: Path) -> None:
+    """Remove the states of an earlier run: a new one counts its steps from 0."""
+    for old in _states(folder):
+        shutil.rmtree(old)
+
+
 def load_state(folder: Path, fingerprint: str) -> tuple[Position, dict[str, Tensor]] | None:
     """The newest whole state of a run, ``None`` when there is none.
 
