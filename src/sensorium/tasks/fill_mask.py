@@ -82,7 +82,7 @@ class FillMask(Task):
                 {
                     "score": score,
                     "token": token,
-                    "token_str": self.tokenizer.decode([token]),
+                    "token_str": self.tokenizer.decode([token], skip_special_tokens=False),
                     "sequence": self.tokenizer.decode(filled),
                 }
             )
