@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from sensorium.data.splits import split_by_text
 from sensorium.errors import DataError, UsageError
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import read_data
@@ -79,3 +81,24 @@ def test_an_empty_dataset_is_named(tmp_path: Path) -> None:
     path.write_text(GOOD)
     with pytest.raises(DataError, match=r"a\.csv: holds no records"):
         read_data(read_recipe(path, [f"data.train={tmp_path}/a.csv"]))
+
+
+def test_records_are_held_out_of_what_an_earlier_split_left(tmp_path: Path) -> None:
+    records = [{"text": f"text number {i}", "label": str(i % 2)} for i in range(400)]
+    left, _ = split_by_text(records, 0.2, seed=0)
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, left)))
+    path = tmp_path / "r.toml"
+    path.write_text(GOOD)
+    settings = [f"data.train={tmp_path}/a.jsonl", "data.validation_share=0.1"]
+    train, validation = read_data(read_recipe(path, settings))
+    assert validation is not None
+    assert 10 < len(validation) < 60
+    assert len(train) + len(validation) == len(left)
+
+
+def test_a_share_that_holds_out_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\none,a\ntwo,b\n")
+    path = tmp_path / "r.toml"
+    path.write_text(GOOD)
+    with pytest.raises(DataError, match=r"validation_share 0\.0001 of 2 records holds out none"):
+        read_data(read_recipe(path, [f"data.train={tmp_path}/a.csv", "data.validation_share=0.0001"]))

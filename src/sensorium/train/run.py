@@ -40,6 +40,8 @@ from sensorium.train.state import fingerprint
 
 Records = Sequence[Mapping[str, Any]]
 CORPUS = "corpus:"
+HOLD_OUT = 5_881_000_000
+"""What is added to the seed of a run to draw its validation records."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,15 @@ def read_data(recipe: Recipe) -> tuple[Records, Records | None]:
     if data.exclude:
         train = remove_overlap(train, _read(data.exclude, recipe))
     if validation is None and data.validation_share:
-        train, validation = split_by_text(train, data.validation_share, seed=recipe.train.seed)
+        # Not the seed itself: were the records once split by it, those it would choose are no longer among them.
+        train, validation = split_by_text(train, data.validation_share, seed=HOLD_OUT + recipe.train.seed)
     if not train:
         raise DataError(f"{data.train}: there are no training records")
+    if validation is not None and not validation:
+        raise DataError(
+            f"data.validation_share {data.validation_share} of {len(train):,} records holds out none; "
+            "hold out more, or set data.validation"
+        )
     return train, validation
 
 
