@@ -72,8 +72,9 @@ class Family:
 def rules_like(ours: str, theirs: str | tuple[str, ...], op: Op = "same", *, bias: bool = True) -> tuple[Rule, ...]:
     """The rules of a module's ``weight`` and ``bias``.
 
-    >>> rules_like("pooler.dense", "{base}pooler.dense")[1]
-    Rule(ours='pooler.dense.bias', theirs=('{base}pooler.dense.bias',), op='same')
+    >>> weight, bias = rules_like("pooler.dense", "{base}pooler.dense")
+    >>> bias.ours, bias.theirs
+    ('pooler.dense.bias', ('{base}pooler.dense.bias',))
     """
     names = (theirs,) if isinstance(theirs, str) else theirs
     weight = Rule(f"{ours}.weight", tuple(f"{name}.weight" for name in names), op)
