@@ -26,6 +26,12 @@ LABELS = {0: "contradiction", 1: "neutral", 2: "entailment"}
 TAGS = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC", 4: "I-LOC"}
 CONTEXT = "Anna lives in Paris, and the dog jumps over the unlikely river. The fox runs to the sea; 今天气很好! "
 
+LONG = (
+    "The cat jumps over the river. Anna likes yellow bananas, and it is unlikely to rain! Where does the dog live? "
+    "Paris is of 天 and not of 气; the fox jumped in what is a sea. Who runs over Anna? 今 jumping runs, lives jumps "
+    "and is not yellow: the sea of foxes runs to where a cat is, and the dogs of Anna like what is unlike a river."
+)
+
 
 def build(name: str, folder: Path) -> Path:
     """Save a tiny model of a published class, and its tokenizer, in ``folder``."""
@@ -43,7 +49,8 @@ def build(name: str, folder: Path) -> Path:
     with torch.no_grad():
         for key, weight in model.named_parameters():
             generator = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
-            weight.copy_(torch.from_numpy(generator.normal(0.0, 0.25, tuple(weight.shape)).astype(np.float32)))
+            drawn = generator.normal(1.0 if "LayerNorm.weight" in key else 0.0, 0.4, tuple(weight.shape))
+            weight.copy_(torch.from_numpy(drawn.astype(np.float32)))
     model.save_pretrained(folder)
     tokenizer_config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 64}
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
@@ -57,18 +64,17 @@ def question_answering() -> list[dict[str, Any]]:
         "question": "Who runs?",
         "context": "The fox runs. The dog is jumping, and it runs over the yellow banana.",
     }
-    long = {"question": "Who runs?", "context": CONTEXT * 5}
+    long = {"question": "Who runs?", "context": LONG}
     return [
         {"inputs": short},
         {"inputs": [short, other]},
         {"inputs": [short, other], "top_k": 3},
         {"inputs": short, "top_k": 5, "max_answer_len": 2},
         {"inputs": short, "top_k": 5, "align_to_words": False},
-        {"inputs": other, "handle_impossible_answer": True, "top_k": 200},
-        {"inputs": long},
-        {"inputs": long, "top_k": 6},
-        {"inputs": long, "top_k": 6, "doc_stride": 20},
-        {"inputs": long, "top_k": 6, "doc_stride": 5, "max_seq_len": 32, "handle_impossible_answer": True},
+        {"inputs": other, "handle_impossible_answer": True, "top_k": 40},
+        {"inputs": long, "align_to_words": False},
+        {"inputs": long, "align_to_words": False, "doc_stride": 8, "max_seq_len": 24},
+        {"inputs": long, "align_to_words": False, "doc_stride": 0, "max_seq_len": 40, "handle_impossible_answer": True},
         {"question": short["question"], "context": short["context"]},
         {"question": [short["question"], other["question"]], "context": CONTEXT, "top_k": 2},
     ]
@@ -101,6 +107,15 @@ def calls() -> list[dict[str, Any]]:
     return [{"task": task, "model": model, "call": call} for (task, model), call in named]
 
 
+def _rounded(value: Any) -> Any:
+    """Seven decimals say what float32 can."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return round(float(value), 7) if isinstance(value, float | np.floating) else value
+
+
 def _write() -> None:
     import transformers
 
@@ -111,9 +126,9 @@ def _write() -> None:
             call = dict(case["call"])
             given = [call.pop("inputs")] if "inputs" in call else []
             run = transformers.pipeline(case["task"], model=str(folders[case["model"]]))
-            case["answer"] = run(*given, **call)
+            case["answer"] = _rounded(run(*given, **call))
     golden = {"transformers": transformers.__version__, "cases": cases}
-    GOLDEN.write_text(json.dumps(golden, ensure_ascii=False, indent=1, default=float) + "\n", encoding="utf-8")
+    GOLDEN.write_text(json.dumps(golden, ensure_ascii=False, indent=1, default=int) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

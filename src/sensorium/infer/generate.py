@@ -31,11 +31,17 @@ def generate(
     max_new_tokens: int = 20,
     eos_id: int | None = None,
     sampling: SamplingSettings | None = None,
+    streams: Sequence[int] | None = None,
 ) -> list[list[int]]:
-    """The new tokens of every prompt, the end token left out."""
+    """The new tokens of every prompt, the end token left out. See ``generate_stream``."""
     results: list[list[int]] = [[] for _ in prompts]
     for new in generate_stream(
-        model, prompts, max_new_tokens=max_new_tokens, eos_id=eos_id, sampling=sampling or SamplingSettings()
+        model,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        eos_id=eos_id,
+        sampling=sampling or SamplingSettings(),
+        streams=streams,
     ):
         if new.token_id != eos_id:
             results[new.sequence].append(new.token_id)
@@ -49,13 +55,16 @@ def generate_stream(
     max_new_tokens: int,
     eos_id: int | None,
     sampling: SamplingSettings,
+    streams: Sequence[int] | None = None,
 ) -> Iterator[Generated]:
     """New tokens as they are made. A sequence that ends leaves the batch; the others go on without it.
 
-    A sequence also ends when the model's positions are used up. Raises ``UsageError`` for an empty or too long prompt.
+    A sequence also ends when the model's positions are used up. With a seed, equal prompts of equal ``streams`` (one
+    number a prompt; ``None``: all 0) go on equally. Raises ``UsageError`` for an empty or too long prompt.
     """
     _check(model, prompts, max_new_tokens)
     sample = make_sampler(sampling)
+    generators = [sampling.generator(stream) for stream in streams or [0] * len(prompts)]
     limit = model.config.max_length
     capacity = min(limit, max(map(len, prompts)) + max_new_tokens)
     dtype = next(model.parameters()).dtype
@@ -68,7 +77,7 @@ def generate_stream(
             batch = Packed.from_sequences(step, start_positions=cache.lengths)
             hidden_states = model(batch, cache)  # [T, D]
             logits = model.next_token_logits(hidden_states[batch.last])  # [N, V]: only for tokens that are sampled from
-            chosen = sample(logits, [history[n] for n in alive]).tolist()
+            chosen = sample(logits, [history[n] for n in alive], [generators[n] for n in alive]).tolist()
         going_on = []
         for place, (n, token_id) in enumerate(zip(alive, chosen, strict=True)):
             history[n] = torch.cat([history[n], torch.tensor([token_id])])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,38 +29,50 @@ class SamplingSettings:
     repetition_penalty: float = 1.0
     """Divide the logits of tokens that occurred (Keskar et al., 2019)."""
     seed: int | None = None
-    """The same seed gives the same text; ``None``: another text each time."""
+    """The same seed gives a prompt the same text, whatever is in the batch beside it; ``None``: another each time."""
 
     def __post_init__(self) -> None:
         """Raises ``UsageError`` for a value outside its range."""
+        if self.seed is not None and self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; it must be 0 or more")
         if self.temperature <= 0:
             raise UsageError(f"temperature is {self.temperature}; it must be above 0 (do_sample=False is greedy)")
         if self.top_k < 0 or not 0 < self.top_p <= 1 or self.repetition_penalty <= 0:
             raise UsageError("top_k must be 0 or more, top_p above 0 and at most 1, repetition_penalty above 0")
 
+    def generator(self, stream: int) -> torch.Generator:
+        """The source of chance of one sequence; ``stream`` tells apart sequences that go on from one prompt."""
+        generator = torch.Generator()
+        if self.seed is None:
+            generator.seed()
+        else:
+            (state,) = np.random.SeedSequence((self.seed, stream)).generate_state(1)
+            generator.manual_seed(int(state))
+        return generator
 
-def make_sampler(settings: SamplingSettings) -> Callable[[Tensor, Sequence[Tensor]], Tensor]:
-    """A function (logits [N, V], tokens so far) → next tokens [N]."""
+
+Sampler = Callable[[Tensor, Sequence[Tensor], Sequence[torch.Generator]], Tensor]
+"""(logits [N, V], tokens of each sequence so far, its source of chance) → next tokens [N]."""
+
+
+def make_sampler(settings: SamplingSettings) -> Sampler:
+    """The function that chooses the next tokens."""
     filters: list[Filter] = []
     if settings.repetition_penalty != 1.0:
         filters.append(_repetition(settings.repetition_penalty))
     if not settings.do_sample:
-        return lambda logits, history: _apply(filters, logits, history).argmax(dim=-1)
+        return lambda logits, history, generators: _apply(filters, logits, history).argmax(dim=-1)
     if settings.temperature != 1.0:
         filters.append(lambda logits, history: logits / settings.temperature)
     if settings.top_k:
         filters.append(_top_k(settings.top_k))
     if settings.top_p < 1.0:
         filters.append(_top_p(settings.top_p))
-    generator = torch.Generator()
-    if settings.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(settings.seed)
 
-    def sample(logits: Tensor, history: Sequence[Tensor]) -> Tensor:
-        probabilities = _apply(filters, logits, history).softmax(dim=-1)
-        return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    def sample(logits: Tensor, history: Sequence[Tensor], generators: Sequence[torch.Generator]) -> Tensor:
+        probabilities = _apply(filters, logits, history).softmax(dim=-1)  # [N, V]
+        drawn = [torch.multinomial(p, 1, generator=g) for p, g in zip(probabilities, generators, strict=True)]
+        return torch.cat(drawn)
 
     return sample
 

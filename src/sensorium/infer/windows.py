@@ -85,15 +85,19 @@ def windows(tokenizer: Tokenizer, text: str, around: Frame, *, max_length: int, 
 def _tokens(tokenizer: Tokenizer, text: str) -> Iterator[Token]:
     words = 0
     for start, stop in _sections(text):
-        encoding = tokenizer.encode(text[start:stop])
+        lead = int(
+            start > 0 and text[start].isspace()
+        )  # a character before the space: tokenizers treat the first apart
+        encoding = tokenizer.encode(text[start - lead : stop])
         last = -1
         for token_id, (begin, end), sequence, word in zip(
             encoding.token_ids, encoding.offsets, encoding.sequence_ids, encoding.word_ids, strict=True
         ):
-            if sequence is None:
+            if sequence is None or (lead and end <= lead):
                 continue
             last = last if word is None else max(last, word)
-            yield token_id, (start + begin, start + end), None if word is None else words + word
+            place = (start - lead + begin, start - lead + end)
+            yield token_id, place, None if word is None else words + word
         words += last + 1
 
 

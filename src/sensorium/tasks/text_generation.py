@@ -38,6 +38,7 @@ class TextGeneration:
         """``[{"generated_text"}]`` for a prompt; a list of those for a list; a stream of those for a generator.
 
         ``return_full_text``: the prompt stands before its continuation. ``do_sample=False`` is greedy.
+        With a ``seed`` a prompt goes on in the same way whatever stands beside it in a list.
         """
         if num_return_sequences < 1 or (num_return_sequences > 1 and not do_sample):
             raise UsageError("num_return_sequences above 1 needs do_sample=True: greedy has one answer")
@@ -78,7 +79,14 @@ class TextGeneration:
         self, prompts: list[str], max_new_tokens: int, sampling: SamplingSettings, copies: int, full: bool
     ) -> list[list[dict[str, str]]]:
         ids = [self._ids(prompt) for prompt in prompts for _ in range(copies)]
-        new = generate(self.model, ids, max_new_tokens=max_new_tokens, eos_id=self.tokenizer.eos_id, sampling=sampling)
+        new = generate(
+            self.model,
+            ids,
+            max_new_tokens=max_new_tokens,
+            eos_id=self.tokenizer.eos_id,
+            sampling=sampling,
+            streams=[*range(copies)] * len(prompts),
+        )
         answers = []
         for n, prompt in enumerate(prompts):
             own = slice(n * copies, (n + 1) * copies)
