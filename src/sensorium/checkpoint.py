@@ -99,20 +99,8 @@ def save_checkpoint(
     An older checkpoint in the folder is replaced; a folder that holds anything else is refused with ``UsageError``.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / "config.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: holds something else than a checkpoint; choose another folder")
-    table = get_family(family, where="save_checkpoint")
-    heads = model.config.head_names
-    parameters = dict(model.named_parameters())
-    headless = not table.architectures[_table.architecture(table, heads)] and not heads
-    weights = _table.save(table, parameters, model.config.stack.num_layers, headless=headless)
-    dtype = next(model.parameters()).dtype
-    config = {
-        "model_type": table.name,
-        "architectures": [_table.architecture(table, heads)],
-        **table.write_config(model.config),
-        "dtype": str(dtype).removeprefix("torch."),
-    }
+    check_destination(folder)
+    config, weights = published_form(model, family)
     with atomic_folder(folder) as temporary:
         write_weights(temporary, weights)
         write_json(temporary / "config.json", config)
@@ -120,6 +108,32 @@ def save_checkpoint(
             tokenizer.save(temporary)
         if sentence is not None:
             write_sentence_settings(temporary, sentence, hidden_size=model.config.stack.hidden_size)
+
+
+def check_destination(folder: Path) -> None:
+    """Raise ``UsageError`` when a checkpoint cannot be put there without losing something else."""
+    if folder.exists() and not (folder / "config.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: holds something else than a checkpoint; choose another folder")
+
+
+def published_form(model: Model, family: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """``config.json`` and the weights by their published names.
+
+    Raises ``CheckpointError`` when the family has no name for a part of the model.
+    """
+    table = get_family(family, where="this model")
+    heads = model.config.head_names
+    architecture = _table.architecture(table, heads)
+    config = {
+        "model_type": table.name,
+        "architectures": [architecture],
+        **table.write_config(model.config),
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+    }
+    headless = not table.architectures[architecture] and not heads
+    parameters = dict(model.named_parameters())
+    weights = _table.save(table, parameters, model.config.stack.num_layers, headless=headless)
+    return config, weights
 
 
 def find_folder(name_or_path: str | Path) -> Path:

@@ -84,7 +84,7 @@ def test_a_trivial_baseline_is_always_there(evaluated: Evaluated) -> None:
     assert baseline.name == "most frequent class (of this data)"
     assert baseline.metrics["accuracy"].value == pytest.approx(40 / 60)
     assert evaluation.leakage is None
-    assert any("No training data" in note for note in evaluation.notes)
+    assert any("TF-IDF + logistic regression was not run" in note for note in evaluation.notes)
     (test,) = [one for one in evaluation.comparisons if one.metric == "accuracy"]
     assert test.difference.value == pytest.approx(evaluation.headline_estimate.value - 40 / 60)
     assert test.mcnemar is not None

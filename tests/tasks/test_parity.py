@@ -34,8 +34,9 @@ def close(ours: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": None}, {"top_k": 2}, {"function_to_apply": "none"}])
-def test_text_classification(folders: dict[str, Path], options: dict[str, Any]) -> None:
-    folder = folders["BertForSequenceClassification"]
+@pytest.mark.parametrize("family", ["Bert", "Roberta", "DistilBert"])
+def test_text_classification(folders: dict[str, Path], family: str, options: dict[str, Any]) -> None:
+    folder = folders[f"{family}ForSequenceClassification"]
     ours, oracle = pipeline("text-classification", folder), theirs("text-classification", folder)
     close(ours(ENGLISH[0], **options), oracle(ENGLISH[0], **options))
     close(ours(ENGLISH, **options), oracle(ENGLISH, **options))
@@ -75,6 +76,15 @@ def test_token_classification(folders: dict[str, Path], strategy: str) -> None:
             close(answers, oracle(text, aggregation_strategy=strategy, ignore_labels=ignore))
 
 
+@pytest.mark.parametrize("family", ["Roberta", "DistilBert"])
+def test_fill_mask_of_the_other_families(folders: dict[str, Path], family: str) -> None:
+    folder = folders[f"{family}ForMaskedLM"]
+    ours, oracle = pipeline("fill-mask", folder), theirs("fill-mask", folder)
+    text = f"The {oracle.tokenizer.mask_token} jumps over the dog."
+    close(ours(text), oracle(text))
+    close(ours(text, targets=["a", "e"]), oracle(text, targets=["a", "e"]))
+
+
 def test_feature_extraction(folders: dict[str, Path]) -> None:
     folder = folders["BertModel"]
     ours, oracle = pipeline("feature-extraction", folder), theirs("feature-extraction", folder)
@@ -83,8 +93,9 @@ def test_feature_extraction(folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_zero_shot_classification(folders: dict[str, Path], multi_label: bool) -> None:
-    folder = folders["BertForSequenceClassification"]
+@pytest.mark.parametrize("family", ["Bert", "Roberta", "DistilBert"])
+def test_zero_shot_classification(folders: dict[str, Path], family: str, multi_label: bool) -> None:
+    folder = folders[f"{family}ForSequenceClassification"]
     ours, oracle = pipeline("zero-shot-classification", folder), theirs("zero-shot-classification", folder)
     for labels in (["fox", "words", "dog"], "fox, dog"):
         expected = oracle(ENGLISH, labels, multi_label=multi_label)

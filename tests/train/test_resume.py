@@ -71,6 +71,7 @@ def test_after_kill_9_the_loss_curve_goes_on_bit_for_bit(
     texts = [record["text"] for record in read_records(whole.parent / "data.csv")]
     train_wordpiece(texts, 400).save(tmp_path / "tokenizer")
     assert run(whole, NEVER, "_step", settings, resume=False) == 0
+    assert log_of(whole)[-1]["kind"] == "final_validation"  # of the averaged, or the best, weights
     last = log_of(whole)[-1]["step"]
     first, second = sorted(random.Random(kind).sample(range(2, last), 2))
     # In the midst of two steps, and between the last state and the checkpoint.

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from sensorium.checkpoint import Checkpoint, open_checkpoint
-from sensorium.cli._likelihood import likelihood
 from sensorium.errors import DataError, UsageError
 from sensorium.evaluate import (
     Evaluation,
@@ -18,6 +17,7 @@ from sensorium.evaluate import (
     evaluate_token_classification,
     tagged,
 )
+from sensorium.evaluate.likelihood import likelihood
 from sensorium.evaluate.metrics import cosine
 from sensorium.tasks import pipeline
 

@@ -6,14 +6,13 @@ import json as json_format
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sensorium.cli._shown import shown
-from sensorium.errors import UsageError, nearest
+from sensorium.errors import UsageError
 
 
 def run(
@@ -36,11 +35,13 @@ def run(
     question = arguments.pop("question", None) if task == "question-answering" else None
     inputs = as_inputs(task, read_inputs(texts or [], file), question)
 
-    from sensorium.tasks import pipeline
+    from sensorium.tasks import call_options, pipeline
 
-    call = pipeline(task, model=model, dtype=dtype)
-    _check_arguments(task, call, arguments)
-    for answer in call([*inputs] if task == "sentence-similarity" else inputs, **arguments):
+    for name, parameter in call_options(task).items():
+        if parameter.default is parameter.empty and name not in arguments:
+            raise UsageError(f"{task} needs --set {name}=…")
+    call = pipeline(task, model=model, dtype=dtype, **arguments)
+    for answer in call([*inputs] if task == "sentence-similarity" else inputs):
         typer.echo(json_format.dumps(answer, ensure_ascii=False, default=_plain) if json else shown(answer))
 
 
@@ -102,18 +103,6 @@ def _pairs(records: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             first = None
     if first is not None:
         raise UsageError(f"this task needs two texts, and {first[:60]!r} has no second one")
-
-
-def _check_arguments(task: str, call: Any, arguments: Mapping[str, Any]) -> None:
-    """Raises ``UsageError`` for an argument the task does not have, or one it needs."""
-    _, *parameters = signature(call).parameters.values()
-    known = [parameter.name for parameter in parameters]
-    for name in arguments:
-        if name not in known:
-            raise UsageError(f"{task} has no argument {name!r}{nearest(name, known)}; known are {', '.join(known)}")
-    for parameter in parameters:
-        if parameter.default is parameter.empty and parameter.name not in arguments:
-            raise UsageError(f"{task} needs --set {parameter.name}=…")
 
 
 def _plain(value: Any) -> Any:

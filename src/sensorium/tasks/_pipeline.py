@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,51 +54,107 @@ FRESH_LABELS = ("LABEL_0", "LABEL_1")
 DENSE = {"roberta": "tanh", "xlm-roberta": "tanh", "distilbert": "relu"}
 
 
+class Preset:
+    """A task with options of its call given beforehand; what the call itself gives wins."""
+
+    def __init__(self, task: Any, options: Mapping[str, Any]) -> None:
+        self.task = task
+        self.options = dict(options)
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """The task's answer."""
+        return self.task(*inputs, **{**self.options, **options})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
+
+
 def pipeline(
     task: str,
     model: str | Path | Checkpoint | None = None,
     *,
     tokenizer: str | Path | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     batch_tokens: int = BATCH_TOKENS,
+    **options: Any,
 ) -> Any:
     """A task over a checkpoint: a callable that takes a text, a list, or a generator of texts.
 
     ``model`` is a folder, a hub id or an opened ``Checkpoint``; ``tokenizer`` a folder, when the model's has none;
-    ``dtype`` is ``float32`` or ``bf16``; ``batch_tokens`` bounds a batch. Raises ``UsageError`` for an unknown task.
-    Warns with ``UntrainedHeadWarning`` when the checkpoint has no head for the task.
+    ``dtype`` is ``float32`` (the default) or ``bf16``; ``batch_tokens`` bounds a batch. ``options`` are those of the
+    task's call, such as ``top_k``, and hold for every call that does not give its own. Raises ``UsageError`` for an
+    unknown task or option. Warns with ``UntrainedHeadWarning`` when the checkpoint has no head for the task.
     """
     name = ALIASES.get(task, task)
-    if name not in TASKS:
-        raise UsageError(f"there is no task {task!r}{nearest(task, TASKS)}; known are {', '.join(TASKS)}")
-    if dtype not in DTYPES:
+    known = call_options(task)
+    for option in options:
+        if option not in known:
+            raise UsageError(f"{task} has no argument {option!r}{nearest(option, known)}; known are {', '.join(known)}")
+    if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}; known are {', '.join(DTYPES)}")
     if model is None:
         raise UsageError(f"pipeline({task!r}) needs a model: a folder or a hub id")
     tune_process()
     kind = TASKS[name]
-    checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model, dtype=DTYPES[dtype])
-    if kind.head is not None:
-        checkpoint = _with_head(checkpoint, kind.head, name, DTYPES[dtype])
+    checkpoint = _opened(model, kind.head, name, dtype)
     if tokenizer is not None:
-        checkpoint.tokenizer = open_tokenizer(tokenizer)
-    return getattr(import_module(f"sensorium.tasks.{kind.module}"), kind.cls)(checkpoint, batch_tokens)
+        checkpoint = replace(checkpoint, tokenizer=open_tokenizer(tokenizer))
+    if kind.head in checkpoint.untrained:
+        warnings.warn(
+            f"{checkpoint.folder} has no trained head for {name}: it got a fresh one, and its answers are random until "
+            "it is fine-tuned (sensorium train)",
+            UntrainedHeadWarning,
+            stacklevel=2,
+        )
+    call = _class(kind)(checkpoint, batch_tokens)
+    return Preset(call, options) if options else call
 
 
-def _with_head(checkpoint: Checkpoint, head: str, task: str, dtype: torch.dtype) -> Checkpoint:
-    """The checkpoint with the head a task needs: fresh, and saying so, where a classifier is missing."""
+def call_options(task: str) -> dict[str, Parameter]:
+    """The arguments that a task's call takes beside its inputs. Raises ``UsageError`` for an unknown task."""
+    name = ALIASES.get(task, task)
+    if name not in TASKS:
+        raise UsageError(f"there is no task {task!r}{nearest(task, TASKS)}; known are {', '.join(TASKS)}")
+    _, _, *parameters = signature(_class(TASKS[name]).__call__).parameters.values()
+    return {parameter.name: parameter for parameter in parameters}
+
+
+def _class(kind: Kind) -> Any:
+    return getattr(import_module(f"sensorium.tasks.{kind.module}"), kind.cls)
+
+
+def _opened(model: str | Path | Checkpoint, head: str | None, task: str, dtype: str | None) -> Checkpoint:
+    """The checkpoint with the head a task needs, a fresh one where a folder has none."""
+    if isinstance(model, Checkpoint):
+        held = next(model.model.parameters()).dtype
+        if dtype is not None and DTYPES[dtype] != held:
+            raise UsageError(f"dtype is {dtype!r}, but the opened checkpoint is {held}; open it in that dtype instead")
+        if head is not None and _fresh_head(model, head, task) is not None:
+            raise UsageError(
+                f"the opened checkpoint has no {head} head, which {task} needs; pass the folder {str(model.folder)!r}, "
+                "or give it the head with open_checkpoint(…, add_heads=…)"
+            )
+        return model
+    wanted = DTYPES[dtype or "float32"]
+    checkpoint = open_checkpoint(model, dtype=wanted)
+    fresh = None if head is None else _fresh_head(checkpoint, head, task)
+    if head is None or fresh is None:
+        return checkpoint
+    return open_checkpoint(checkpoint.folder, add_heads={head: fresh}, dtype=wanted)
+
+
+def _fresh_head(checkpoint: Checkpoint, head: str, task: str) -> Any:
+    """The config of the head that is missing; None where it is there. Raises ``UsageError`` where none can be added."""
     if head == "language_model":
         if not isinstance(checkpoint.model, DecoderLM):
             raise UsageError(f"{checkpoint.folder}: {task} needs a decoder (gpt2); this is a {checkpoint.family}")
         if checkpoint.model.language_model is None:
             raise UsageError(f"{checkpoint.folder}: this checkpoint has no language-model head")
-        return checkpoint
+        return None
     if not isinstance(checkpoint.config, EncoderConfig):
         raise UsageError(f"{checkpoint.folder}: {task} needs an encoder; this is a {checkpoint.family}")
     if getattr(checkpoint.config, head) is not None:
-        if head in checkpoint.untrained:
-            _warn_untrained(checkpoint, task)
-        return checkpoint
+        return None
     fresh = {
         "sequence": SequenceHeadConfig(FRESH_LABELS, DENSE.get(checkpoint.family)),  # type: ignore[arg-type]
         "token": TokenHeadConfig(FRESH_LABELS),
@@ -104,15 +163,4 @@ def _with_head(checkpoint: Checkpoint, head: str, task: str, dtype: torch.dtype)
     }
     if head not in fresh:
         raise UsageError(f"{checkpoint.folder}: {task} needs a masked-token head, and this checkpoint has none")
-    opened = open_checkpoint(checkpoint.folder, add_heads={head: fresh[head]}, dtype=dtype)
-    _warn_untrained(opened, task)
-    return opened
-
-
-def _warn_untrained(checkpoint: Checkpoint, task: str) -> None:
-    warnings.warn(
-        f"{checkpoint.folder} has no trained head for {task}: it got a fresh one, and its answers are random until it "
-        "is fine-tuned (sensorium train)",
-        UntrainedHeadWarning,
-        stacklevel=3,
-    )
+    return fresh[head]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any
 
 from sensorium.checkpoint import Checkpoint
 from sensorium.errors import UsageError
 from sensorium.infer.generate import generate, generate_stream
 from sensorium.infer.sampling import SamplingSettings
-from sensorium.tasks._task import require_text
+from sensorium.tasks._task import require_iterable, require_text
 
 
 class TextGeneration:
@@ -46,7 +45,7 @@ class TextGeneration:
         options = (max_new_tokens, sampling, num_return_sequences, return_full_text)
         if isinstance(inputs, str):
             return self._batch([require_text(inputs, 1)], *options)[0]
-        stream = self._stream(inputs, options)
+        stream = self._stream(require_iterable(inputs), options)
         return list(stream) if isinstance(inputs, list | tuple) else stream
 
     def stream(
@@ -71,8 +70,18 @@ class TextGeneration:
             shown = text
 
     def _stream(self, inputs: Iterable[Any], options: tuple[Any, ...]) -> Iterator[list[dict[str, str]]]:
-        numbered = enumerate(inputs, 1)
-        while batch := [require_text(one, number) for number, one in islice(numbered, 32)]:
+        """Batches of prompts whose tokens, the new ones among them, fit ``batch_tokens``."""
+        max_new_tokens, _, copies, _ = options
+        batch: list[str] = []
+        tokens = 0
+        for number, one in enumerate(inputs, 1):
+            size = (len(self._ids(require_text(one, number))) + max_new_tokens) * copies
+            if batch and tokens + size > self.batch_tokens:
+                yield from self._batch(batch, *options)
+                batch, tokens = [], 0
+            batch.append(one)
+            tokens += size
+        if batch:
             yield from self._batch(batch, *options)
 
     def _batch(

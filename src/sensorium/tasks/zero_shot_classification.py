@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sensorium.checkpoint import Checkpoint
 from sensorium.errors import UsageError
 from sensorium.packed import Packed
 from sensorium.tasks._task import Pairs, Task, require_text, weighted_mean
@@ -21,6 +23,18 @@ class ZeroShotClassification(Task):
 
     A text longer than the model reads is judged window by window against every label, logits averaged.
     """
+
+    def __init__(self, checkpoint: Checkpoint, batch_tokens: int) -> None:
+        super().__init__(checkpoint, batch_tokens)
+        labels = [label.lower() for label in self.model.config.sequence.labels]
+        named = [number for number, label in enumerate(labels) if label.startswith("entail")]
+        self.entailment = named[0] if named else len(labels) - 1  # without a name the last, as transformers does
+        if not named and "sequence" not in checkpoint.untrained:
+            warnings.warn(
+                f"none of the labels {', '.join(self.model.config.sequence.labels)} is called entailment: the last is "
+                "taken for it; zero-shot-classification needs a model trained on natural-language inference",
+                stacklevel=3,
+            )
 
     def __call__(
         self,
@@ -58,21 +72,13 @@ class ZeroShotClassification(Task):
 
     def _ranked(self, text: str, logits: Tensor, labels: list[str], multi_label: bool) -> dict[str, Any]:
         """``logits`` [labels, C] → the labels by score."""
-        entailment = self._entailment()
         if multi_label or len(labels) == 1:
-            contradiction = logits.shape[1] - 1 if entailment == 0 else 0
-            scores = logits[:, [contradiction, entailment]].softmax(dim=-1)[:, 1]
+            contradiction = logits.shape[1] - 1 if self.entailment == 0 else 0
+            scores = logits[:, [contradiction, self.entailment]].softmax(dim=-1)[:, 1]
         else:
-            scores = logits[:, entailment].softmax(dim=0)
+            scores = logits[:, self.entailment].softmax(dim=0)
         order = scores.argsort(descending=True).tolist()
         return {"sequence": text, "labels": [labels[i] for i in order], "scores": [float(scores[i]) for i in order]}
-
-    def _entailment(self) -> int:
-        """The number of the entailment label; without one so named, the last, as transformers does."""
-        for number, label in enumerate(self.model.config.sequence.labels):
-            if label.lower().startswith("entail"):
-                return number
-        return len(self.model.config.sequence.labels) - 1
 
 
 def _labels(candidate_labels: str | Sequence[str]) -> list[str]:

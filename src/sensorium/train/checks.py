@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
-from sensorium.checkpoint import Checkpoint
+from sensorium.checkpoint import Checkpoint, published_form
 from sensorium.errors import UsageError
-from sensorium.families import _table, get_family
 from sensorium.models.build import Model, build
 from sensorium.objectives._base import Objective
 from sensorium.text import Tokenizer
-
-
-def check_output(output: Path) -> None:
-    """Raise ``UsageError`` when a checkpoint could not be written there, as ``save_checkpoint`` would at the end."""
-    if output.exists() and not (output / "config.json").is_file() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output}: holds something else than a checkpoint; choose another train.output")
 
 
 def check_heads(source: Checkpoint, objective: Objective) -> None:
@@ -42,8 +33,5 @@ def check_fit(model: Model, tokenizer: Tokenizer, family: str, *, max_length: in
             f"the tokenizer has {tokenizer.vocabulary_size:,} tokens, the model's table {config.stem.vocabulary_size:,}"
             " rows; use the model's own tokenizer, or train a new model"
         )
-    table = get_family(family, where="this model")
-    table.write_config(config)
     with torch.device("meta"):  # names and shapes without memory
-        parameters = dict(build(config).named_parameters())
-    _table.save(table, parameters, config.stack.num_layers, headless=False)
+        published_form(build(config), family)

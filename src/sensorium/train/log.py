@@ -12,7 +12,10 @@ from sensorium.storage import write_text
 
 
 class JsonLog:
-    """One JSON object a line; a resumed run first drops the lines after the step it resumes from."""
+    """One JSON object a line; a resumed run first drops the lines after the step it resumes from.
+
+    A score of the weights that were kept, ``final_validation``, stands after everything else, and is dropped as well.
+    """
 
     def __init__(self, path: Path, *, resume_step: int) -> None:
         """``resume_step`` 0 begins anew."""
@@ -24,7 +27,7 @@ class JsonLog:
                     record = json.loads(line)
                 except ValueError:
                     break  # a line cut short when the run was killed
-                if record.get("step", 0) <= resume_step:
+                if record.get("step", 0) <= resume_step and record.get("kind") != "final_validation":
                     kept.append(line)
         write_text(path, "".join(line + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")

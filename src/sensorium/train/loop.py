@@ -97,13 +97,13 @@ class Trainer:
                 while not self._over() and not self.interruption.requested:
                     self._epoch()
             self._save()
+            if self._over():
+                self._keep_final_weights()
         finally:
             self.line.close()
             self.log.close()
             if self.board is not None:
                 self.board.close()
-        if self._over():
-            self._keep_final_weights()
         return Outcome(self.position, self._over(), self.log.path)
 
     def _over(self) -> bool:
@@ -243,12 +243,7 @@ class Trainer:
         """Score the validation set, and remember the best score."""
         if self.validation is None:
             return
-        scores = validation_scores(self.model, self.objective, self.tokenizer, self.validation, self.settings.seed)
-        self._write(kind="validation", step=self.position.step, epoch=self.position.epoch, **scores)
-        self.line.line(
-            f"step {self.position.step:,} · validation · "
-            + " · ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items())
-        )
+        scores = self._scores("validation")
         score = -scores["loss"] if self.settings.monitor == "loss" else scores["accuracy"]
         if self.position.best is None or score > self.position.best:
             self.position = replace(self.position, best=score, best_step=self.position.step, bad_rounds=0)
@@ -256,6 +251,14 @@ class Trainer:
                 self.best_weights = {name: w.detach().clone() for name, w in self.optimizer.masters.items()}
         else:
             self.position = replace(self.position, bad_rounds=self.position.bad_rounds + 1)
+
+    def _scores(self, kind: str) -> dict[str, float]:
+        """Score the weights that the model holds, and write the scores down as of a ``kind``."""
+        scores = validation_scores(self.model, self.objective, self.tokenizer, self.validation, self.settings.seed)
+        self._write(kind=kind.replace(" ", "_"), step=self.position.step, epoch=self.position.epoch, **scores)
+        words = " · ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items())
+        self.line.line(f"step {self.position.step:,} · {kind} · {words}")
+        return scores
 
     # --- state ---
 
@@ -277,7 +280,7 @@ class Trainer:
         self.best_weights = _under("best/", tensors) or None
 
     def _keep_final_weights(self) -> None:
-        """Best, averaged, or last weights, in float32."""
+        """Best, averaged, or last weights, in float32; the first two are scored as they are kept."""
         weights: dict[str, Tensor] = self.optimizer.masters
         if self.average is not None:
             weights = self.average.weights
@@ -285,6 +288,8 @@ class Trainer:
             weights = self.best_weights
         self.optimizer.finish(weights)
         self.model.eval()
+        if weights is not self.optimizer.masters and self.validation is not None:
+            self._scores("final validation")
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

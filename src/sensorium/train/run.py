@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sensorium.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
+from sensorium.checkpoint import Checkpoint, check_destination, open_checkpoint, save_checkpoint
 from sensorium.config import (
     DecoderConfig,
     EncoderConfig,
@@ -18,7 +18,7 @@ from sensorium.config import (
     TokenStemConfig,
 )
 from sensorium.data.corpora import read_corpus
-from sensorium.data.records import read_records
+from sensorium.data.records import read_records, texts_of
 from sensorium.data.splits import remove_overlap, split_by_text
 from sensorium.errors import DataError, UsageError
 from sensorium.models.build import Model, new_model
@@ -31,7 +31,7 @@ from sensorium.objectives.token import TokenClassification
 from sensorium.storage import atomic_folder, write_json
 from sensorium.text import Tokenizer, open_tokenizer
 from sensorium.text_training import train_byte_level_bpe, train_wordpiece
-from sensorium.train.checks import check_fit, check_heads, check_output
+from sensorium.train.checks import check_fit, check_heads
 from sensorium.train.loop import Outcome, Trainer
 from sensorium.train.optim import OptimizerSettings
 from sensorium.train.recipe import Recipe
@@ -68,7 +68,7 @@ def run_recipe(recipe: Recipe, *, resume: bool = False, quiet: bool = False) -> 
     folder = output.with_name(output.name + ".training")
     if any(folder.glob("state-*")) and not resume and not output.exists():
         raise UsageError(f"{folder}: holds a run that was interrupted; add --resume to go on, or remove the folder")
-    check_output(output)
+    check_destination(output)
     ready = make_ready(recipe, kept=folder / "tokenizer" if resume else None)
     if not resume:
         with atomic_folder(folder / "tokenizer") as temporary:
@@ -184,7 +184,7 @@ def _tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records) -> Tok
     section = recipe.tokenizer
     if section.open is not None:
         return open_tokenizer(section.open)
-    texts = (text for record in train for text in _texts(record))
+    texts = (text for record in train for text in texts_of(record))
     if section.train == "wordpiece":
         return train_wordpiece(texts, section.vocabulary_size, lowercase=section.lowercase)
     if section.train == "byte_level_bpe":
@@ -192,12 +192,6 @@ def _tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records) -> Tok
     if source is None:
         raise UsageError("a new model needs a tokenizer: set tokenizer.open or tokenizer.train")
     return source.require_tokenizer()
-
-
-def _texts(record: Mapping[str, Any]) -> list[str]:
-    """Everything in a record that a tokenizer can learn from, whatever its objective calls it."""
-    texts = [str(record[name]) for name in ("text", "pair", "question", "context") if record.get(name)]
-    return [*texts, " ".join(map(str, record["tokens"]))] if record.get("tokens") else texts
 
 
 def _new_config(recipe: Recipe, objective: Objective, tokenizer: Tokenizer) -> ModelConfig:

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from sensorium import UsageError, open_checkpoint
-from sensorium.cli._likelihood import likelihood
+from sensorium.evaluate.likelihood import likelihood
 
 TEXTS = ["Once upon a time", "很好", "a", "x" * 300]  # the last is read in three windows of 128
 
