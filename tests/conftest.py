@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 # Before torch is loaded, so that the processes tests start inherit it. The models here are tiny: one thread is the
@@ -23,6 +24,13 @@ settings.load_profile("deterministic")
 CHARACTERS = [chr(code) for code in range(ord("!"), ord("~") + 1)]
 HAN = list("一不个了今你做去吃味喜坏天好字很感房我是服气漂热的看真精绝舒觉跑这适道都酒错间难面非餐馆饭店务晴")
 WORDPIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *CHARACTERS, *(f"##{c}" for c in CHARACTERS), *HAN]
+
+
+@pytest.fixture(autouse=True)
+def same_chance_for_each_test() -> None:
+    """What a test draws from torch does not depend on the tests before it."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from sensorium.data.records import read_records
 from sensorium.data.splits import overlap
 from sensorium.demo import run_demo
 from sensorium.demo.material import Sizes, gather
+from sensorium.errors import UsageError
 
 SMALL = Sizes(
     english=60, chinese=60, reviews=200, topics=300, pretraining_steps=4, pretraining_tokens=1024, hidden_size=48,
@@ -31,7 +33,15 @@ def test_the_whole_story_can_be_told(tmp_path: Path, capsys: pytest.CaptureFixtu
         "positive",
         "negative",
     )
-    run_demo(tmp_path / "out", sizes=SMALL, quiet=True)  # a second time, over the first
+    shutil.rmtree(tmp_path / "out" / "base")  # as if it had been interrupted: it can be told again, over the first
+    run_demo(tmp_path / "out", sizes=SMALL, quiet=True)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="holds something else than a demo"):
+        run_demo(tmp_path, sizes=SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_no_test_text_was_seen_in_training(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from tests.train.conftest import write_recipe
         ("sequence", "objective.max_length=500", "max_length is 500; this model reads at most 128 tokens"),
         ("sequence", "tokenizer.open={folder}/large", r"tokenizer has \d+ tokens, the model's table \d+ rows"),
         ("sequence", "train.output={folder}", "holds something else than a checkpoint"),
+        ("sequence", "train.output=.", "'.' is no name for a new folder"),
+        ("sequence", "data.validation={folder}/other.csv", r"/other\.csv: record 1 has the label 'odd'"),
         ("sequence", "train.freeze=['*']", "leave no parameter to learn"),
         ("sequence", "train.freeze=['stems.*']", "'stems.*' matches no parameter"),
     ],
@@ -27,6 +29,7 @@ from tests.train.conftest import write_recipe
 def test_what_does_not_fit_is_named(tmp_path: Path, tiny_hub: Path, kind: str, setting: str, message: str) -> None:
     path = write_recipe(tmp_path, kind=kind)
     (tmp_path / "large").mkdir()
+    (tmp_path / "other.csv").write_text("text,label\nhello,odd\n")
     train_wordpiece(["".join(map(chr, range(0x4E00, 0x5200)))], 1500).save(tmp_path / "large")
     with pytest.raises(SensoriumError, match=message):
         run_recipe(opening(tiny_hub / "bert-base-uncased", path, setting.format(folder=tmp_path)), quiet=True)

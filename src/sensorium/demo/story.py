@@ -14,6 +14,7 @@ from rich.console import Console
 from sensorium.cost import parameters
 from sensorium.data.records import read_records
 from sensorium.demo.material import LICENCES, Material, Sizes, gather
+from sensorium.errors import UsageError
 from sensorium.evaluate import (
     Comparison,
     Evaluation,
@@ -29,6 +30,7 @@ from sensorium.tasks import pipeline
 from sensorium.train.loop import Outcome
 from sensorium.train.recipe import check_recipe
 from sensorium.train.run import run_recipe
+from sensorium.train.state import discard_states
 
 CHINESE = ("房间很干净，服务员也很热情，下次还来。", "等了一个小时才上菜，味道也很差，再也不会来了。")
 ENGLISH = (
@@ -54,9 +56,11 @@ class Trained:
 def run_demo(output: str | Path, *, sizes: Sizes | None = None, quiet: bool = False) -> Path:
     """Tell the whole life of a small model; returns the report's path.
 
-    Everything is written under ``output``: data, models with their evidence, logs, the report.
+    Everything is written under ``output``: data, models with their evidence, logs, the report. What an earlier demo
+    left there is replaced. Raises ``UsageError`` for a folder that holds something else.
     """
     output, sizes, begin = Path(output), sizes or Sizes(), time.perf_counter()
+    _begin_anew(output)
     say = Chapters(quiet)
     say.chapter("Gather real text from installed packages")
     material = gather(output / "data", sizes)
@@ -95,6 +99,14 @@ def run_demo(output: str | Path, *, sizes: Sizes | None = None, quiet: bool = Fa
     say.line(f"report: {report.resolve().as_uri()}")
     say.line(f"ask it yourself: sensorium run text-classification --model {own.folder} 太好了")
     return report
+
+
+def _begin_anew(output: Path) -> None:
+    """Forget the runs of a demo that was interrupted: the whole takes minutes, and its parts must belong together."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())) and not (output / "data").is_dir():
+        raise UsageError(f"{output}: holds something else than a demo; choose another folder")
+    for folder in output.glob("*.training"):
+        discard_states(folder)
 
 
 def _pretrain(output: Path, material: Material, sizes: Sizes, quiet: bool) -> Trained:

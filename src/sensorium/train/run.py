@@ -65,6 +65,8 @@ def run_recipe(recipe: Recipe, *, resume: bool = False, quiet: bool = False) -> 
     ``resume`` was not asked for.
     """
     output = Path(recipe.train.output)
+    if output.name in ("", ".."):
+        raise UsageError(f"train.output: {str(output)!r} is no name for a new folder; give one, such as runs/model")
     folder = output.with_name(output.name + ".training")
     if any(folder.glob("state-*")) and not resume and not output.exists():
         raise UsageError(f"{folder}: holds a run that was interrupted; add --resume to go on, or remove the folder")
@@ -73,12 +75,13 @@ def run_recipe(recipe: Recipe, *, resume: bool = False, quiet: bool = False) -> 
     if not resume:
         with atomic_folder(folder / "tokenizer") as temporary:
             ready.tokenizer.save(temporary)
+    validation = recipe.data.validation or f"held out of {_listed(recipe.data.train)}"
     trainer = Trainer(
         ready.model,
         ready.objective,
         ready.tokenizer,
-        ready.objective.prepare(ready.train, ready.tokenizer),
-        None if ready.validation is None else ready.objective.prepare(ready.validation, ready.tokenizer),
+        _prepared(ready, ready.train, recipe.data.train),
+        None if ready.validation is None else _prepared(ready, ready.validation, validation),
         _take(LoopSettings, recipe),
         _take(OptimizerSettings, recipe),
         folder,
@@ -159,6 +162,18 @@ def make_objective(recipe: Recipe, train: Records, family: str) -> Objective:
 
 
 # --- details ---------------------------------------------------------------------------------------------------------
+
+
+def _prepared(ready: Ready, records: Records, source: str | Sequence[str]) -> Any:
+    """Tokenised; what is wrong with a record is said with where it came from."""
+    try:
+        return ready.objective.prepare(records, ready.tokenizer)
+    except DataError as error:
+        raise DataError(f"{_listed(source)}: {error}") from error
+
+
+def _listed(source: str | Sequence[str]) -> str:
+    return source if isinstance(source, str) else ", ".join(source)
 
 
 def _some(labels: set[str], name: str) -> tuple[str, ...]:
