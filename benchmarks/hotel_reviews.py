@@ -34,7 +34,8 @@ LABELS = ["negative", "positive"]
 def prepare() -> None:
     """Write train.csv and test.csv."""
     path = need("chnsenticorp_htl") / "ChnSentiCorp_htl_all.csv.gz"
-    reviews = remove_overlap(deduplicate(read_records(path, text="review")), chinese_reviews())
+    reviews = [record for record in read_records(path, text="review") if str(record["text"]).strip()]
+    reviews = remove_overlap(deduplicate(reviews), chinese_reviews())
     for name, part in zip(("train", "test"), split_by_text(reviews, 0.25, seed=0), strict=True):
         write_csv(FOLDER / f"{name}.csv", [(record["text"], LABELS[int(record["label"])]) for record in part])
 

@@ -90,8 +90,10 @@ def classification_loss(logits: Tensor, targets: Tensor, *, label_smoothing: flo
 
 def field(record: Record, name: str, number: int) -> Any:
     """A field of a record. Raises ``DataError`` naming the record and the fields it has."""
-    if name not in record or record[name] is None or record[name] == "":
+    if name not in record:
         raise DataError(f"record {number:,} has no {name!r}; it has {', '.join(map(repr, record)) or 'nothing'}")
+    if record[name] is None or record[name] == "":
+        raise DataError(f"record {number:,}: its {name!r} is empty; fill it in, or remove the record")
     return record[name]
 
 
