@@ -37,7 +37,7 @@ def test_texts_and_pairs_are_what_the_tokenizer_makes_of_them_cut_to_length(toke
     ("record", "message"),
     [
         ({"text": "A", "label": "c"}, "record 2 has the label 'c', which is not one of a, b"),
-        ({"text": "", "label": "a"}, "record 2 has no 'text'; it has 'text', 'label'"),
+        ({"text": "", "label": "a"}, "record 2: its 'text' is empty"),
         ({"text": "A"}, "record 2 has no 'label'; it has 'text'"),
     ],
 )
