@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from sensorium.errors import DataError, UsageError
 from sensorium.text import Tokenizer
 from sensorium.text_training import train_byte_level_bpe, train_wordpiece
 
-KINDS = [train_wordpiece, train_byte_level_bpe]
+train_roberta = partial(train_byte_level_bpe, family="roberta")
+KINDS = [train_wordpiece, train_byte_level_bpe, train_roberta]
 TEXTS = ["The cat sat on the mat, and the rat sat on the hat.", "今天天气很好，我们去公园。"] * 3
 BPE = train_byte_level_bpe(TEXTS, 300)
 
@@ -53,6 +55,14 @@ def test_byte_level_bpe_writes_any_text(text: str) -> None:
     assert BPE.decode(BPE.encode_plain(text)) == text
 
 
+def test_the_vocabulary_of_an_encoder_frames_masks_and_numbers_as_roberta() -> None:
+    learned = train_roberta(TEXTS, 300)
+    assert [learned.token(i) for i in range(5)] == ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    assert learned.encode("the cat", "a <mask>").token_ids[0] == learned.cls_id == 0
+    assert learned.mask_id in learned.encode("a <mask>").token_ids
+    assert learned.decode(learned.encode("今天天气很好").token_ids) == "今天天气很好"
+
+
 def test_case_is_kept_where_asked() -> None:
     assert train_wordpiece(TEXTS, 200, lowercase=False).id("The") is not None
     assert train_wordpiece(TEXTS, 200).id("The") is None
@@ -73,7 +83,7 @@ def test_what_is_no_text_is_refused(train: Any, texts: list[Any], message: str) 
         train(texts, 300)
 
 
-@pytest.mark.parametrize(("train", "least"), [(train_wordpiece, 7), (train_byte_level_bpe, 257)])
+@pytest.mark.parametrize(("train", "least"), [(train_wordpiece, 7), (train_byte_level_bpe, 257), (train_roberta, 261)])
 def test_a_vocabulary_without_room_for_its_alphabet_is_refused(train: Any, least: int) -> None:
     with pytest.raises(UsageError, match=f"vocabulary_size is {least - 1}; .* at least {least}"):
         train(TEXTS, least - 1)

@@ -313,23 +313,28 @@ def _byte_level_bpe(folder: Path, config: Mapping[str, Any]) -> tokenizers.Token
     if broken is not None:
         raise CheckpointError(f"{folder / 'merges.txt'}: {' '.join(broken)!r} is not a pair of tokens")
     backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
-    space = bool(config.get("add_prefix_space", False))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+    set_byte_level_pipeline(backend, add_prefix_space=bool(config.get("add_prefix_space", False)))
+    return backend
+
+
+def set_byte_level_pipeline(backend: tokenizers.Tokenizer, *, add_prefix_space: bool = False) -> None:
+    """Byte-level cutting, framing and joining: RoBERTa's where its tokens are in the vocabulary, else GPT-2's."""
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     backend.decoder = decoders.ByteLevel()
-    framed = {"<s>", "</s>"} <= set(vocabulary)  # RoBERTa frames its texts, GPT-2 does not
-    if framed:
+    start, end = backend.token_to_id("<s>"), backend.token_to_id("</s>")
+    if start is not None and end is not None:  # RoBERTa frames its texts, GPT-2 does not
+        specials = CONVENTIONS[1]
         backend.post_processor = processors.RobertaProcessing(
-            ("</s>", vocabulary["</s>"]), ("<s>", vocabulary["<s>"]), trim_offsets=True, add_prefix_space=space
+            ("</s>", end), ("<s>", start), trim_offsets=True, add_prefix_space=add_prefix_space
         )
     else:
+        specials = CONVENTIONS[2]
         backend.post_processor = processors.ByteLevel(trim_offsets=False)
-    specials = CONVENTIONS[1] if framed else CONVENTIONS[2]
-    known = [token for token in dict.fromkeys(specials.values()) if token in vocabulary]
+    known = [token for token in dict.fromkeys(specials.values()) if backend.token_to_id(token) is not None]
     # RoBERTa's mask swallows the space before it, so that "a <mask>" is two tokens.
     backend.add_special_tokens(
         [tokenizers.AddedToken(token, lstrip=token == "<mask>", special=True) for token in known]
     )
-    return backend
 
 
 def _encoding(encoded: tokenizers.Encoding) -> Encoding:

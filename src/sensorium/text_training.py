@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import models, pre_tokenizers, trainers
 
 from sensorium.errors import DataError, UsageError
-from sensorium.text import CONVENTIONS, Tokenizer, set_bert_pipeline
+from sensorium.text import CONVENTIONS, Tokenizer, set_bert_pipeline, set_byte_level_pipeline
+
+END = "<|endoftext|>"
+_ROBERTA_ORDER = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+"""As RoBERTa numbers them: its positions begin after the number of ``<pad>``."""
 
 
 def train_wordpiece(
@@ -89,30 +94,35 @@ def _pass(backend: tokenizers.Tokenizer, texts: list[str], trainer: trainers.Tra
 
 
 def train_byte_level_bpe(
-    texts: Iterable[str], vocabulary_size: int, *, min_frequency: int = 2, max_length: int = 1024
+    texts: Iterable[str],
+    vocabulary_size: int,
+    *,
+    family: Literal["gpt2", "roberta"] = "gpt2",
+    min_frequency: int = 2,
+    max_length: int | None = None,
 ) -> Tokenizer:
     """A byte-level BPE vocabulary (Radford et al., 2019): any text can be written, nothing is unknown.
 
-    Raises ``DataError`` when there is no text or something that is no text, ``UsageError`` for a vocabulary too small
-    for its special token and the 256 bytes.
+    ``family``: GPT-2's single special token, or RoBERTa's frame and mask for an encoder. Where no spaces part the
+    words, as in Chinese, a token may be a whole word. ``max_length``: what the tokenizer says of itself; 1 024, or 512
+    for RoBERTa. Raises ``DataError`` when there is no text or something that is no text, ``UsageError`` for a
+    vocabulary too small for its special tokens and the 256 bytes.
     """
-    specials = dict(CONVENTIONS[2])
+    specials = dict(CONVENTIONS[1 if family == "roberta" else 2])
     _check_size(vocabulary_size, len(set(specials.values())) + len(pre_tokenizers.ByteLevel.alphabet()))
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
         min_frequency=min_frequency,
-        special_tokens=sorted(set(specials.values())),
+        special_tokens=sorted(set(specials.values()), key=_ROBERTA_ORDER.index) if family == "roberta" else [END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     backend.train_from_iterator(_checked(texts), trainer)
-    return Tokenizer(
-        backend, specials, {"model_max_length": max_length, "model_input_names": ["input_ids", "attention_mask"]}
-    )
+    set_byte_level_pipeline(backend)
+    own = max_length or (512 if family == "roberta" else 1024)
+    return Tokenizer(backend, specials, {"model_max_length": own, "model_input_names": ["input_ids", "attention_mask"]})
 
 
 def _check_size(vocabulary_size: int, least: int) -> None:

@@ -35,8 +35,8 @@ class Sizes:
     chinese: int = 5000
     reviews: int = 6000
     topics: int = 2400
-    pretraining_steps: int = 150
-    pretraining_tokens: int = 6144
+    pretraining_steps: int = 1200
+    pretraining_tokens: int = 2048
     hidden_size: int = 192
     vocabulary_size: int = 12_000
 

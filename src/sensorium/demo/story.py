@@ -72,9 +72,9 @@ def run_demo(output: str | Path, *, sizes: Sizes | None = None, quiet: bool = Fa
     base = _pretrain(output, material, sizes, quiet)
     say.trained(base)
     say.chapter("Fine-tune it, and the real all-MiniLM-L6-v2, on Chinese reviews: positive or negative?")
-    own = _fine_tune("own-reviews", base.folder, material.reviews_train, output, quiet, epochs=2, rate=5e-4)
+    own = _fine_tune("own-reviews", base.folder, material.reviews_train, output, quiet, epochs=3, rate=5e-4)
     say.trained(own)
-    minilm = _fine_tune("minilm-reviews", material.minilm, material.reviews_train, output, quiet, epochs=1, rate=3e-4)
+    minilm = _fine_tune("minilm-reviews", material.minilm, material.reviews_train, output, quiet, epochs=2, rate=1e-4)
     say.trained(minilm)
     say.chapter("Fine-tune all-MiniLM-L6-v2 on the topics of Wikipedia articles")
     topics = _fine_tune("minilm-topics", material.minilm, material.topics_train, output, quiet, epochs=2, rate=3e-4)
@@ -118,7 +118,7 @@ def _pretrain(output: Path, material: Material, sizes: Sizes, quiet: bool) -> Tr
         "objective": {"kind": "masked_token", "sentences": "next", "max_length": 128},
         "train": {
             "output": str(output / "base"), "epochs": 100, "steps": sizes.pretraining_steps,
-            "batch_tokens": sizes.pretraining_tokens, "learning_rate": 1e-3, "attention_dropout": 0.0,
+            "batch_tokens": sizes.pretraining_tokens, "learning_rate": 7e-4, "attention_dropout": 0.0,
             "validate_every": max(1, sizes.pretraining_steps // 3), "checkpoint_every": sizes.pretraining_steps,
         },
     }  # fmt: skip

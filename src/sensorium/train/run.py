@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sensorium.checkpoint import Checkpoint, check_destination, open_checkpoint, save_checkpoint
 from sensorium.config import (
@@ -203,7 +203,9 @@ def _tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records) -> Tok
     if section.train == "wordpiece":
         return train_wordpiece(texts, section.vocabulary_size, lowercase=section.lowercase)
     if section.train == "byte_level_bpe":
-        return train_byte_level_bpe(texts, section.vocabulary_size)
+        # An encoder needs the frame and the mask, whatever it is called.
+        family: Literal["gpt2", "roberta"] = "gpt2" if recipe.objective.kind == "causal" else "roberta"
+        return train_byte_level_bpe(texts, section.vocabulary_size, family=family)
     if source is None:
         raise UsageError("a new model needs a tokenizer: set tokenizer.open or tokenizer.train")
     return source.require_tokenizer()
