@@ -107,9 +107,13 @@ class Trainer:
         return Outcome(self.position, self._over(), self.log.path)
 
     def _over(self) -> bool:
-        """All updates are made, or patience has run out."""
-        patience = self.settings.patience
-        return self.position.step >= self.total_steps or (patience is not None and self.position.bad_rounds >= patience)
+        """All updates are made, all epochs are, or patience has run out."""
+        position, settings = self.position, self.settings
+        # Batches are drawn anew each epoch, and their number with them: a little fewer than expected is no reason to
+        # begin another epoch.
+        read = settings.steps is None and position.epoch >= settings.epochs
+        impatient = settings.patience is not None and position.bad_rounds >= settings.patience
+        return position.step >= self.total_steps or read or impatient
 
     def _epoch(self) -> None:
         """The rest of the current epoch, unless the run is over before or asked to stop."""
