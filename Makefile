@@ -3,7 +3,7 @@
 #     make demo     install into .venv, then run the main job: a language model's whole life on real text
 #     make test     install into .venv, then lint, types, tests, doctests and the documentation
 #
-# Another interpreter: make test PYTHON=python3.13. Nothing is installed again until pyproject.toml changes.
+# Another interpreter: make test PYTHON=python3.13. Nothing is installed again until pyproject.toml or the kernels change.
 
 SHELL := bash
 .SHELLFLAGS := -e -u -o pipefail -c
@@ -26,8 +26,8 @@ test: $(VENV)/installed-dev
 	$(BIN)/pytest
 	$(BIN)/mkdocs build --strict --quiet --site-dir $(VENV)/site
 
-# One stamp an extra (demo, dev), newer than pyproject.toml when what it asks for is installed.
-$(VENV)/installed-%: pyproject.toml | $(BIN)/python
+# One stamp an extra (demo, dev), newer than pyproject.toml and the kernels when what it asks for is installed.
+$(VENV)/installed-%: pyproject.toml hatch_build.py $(wildcard src/sensorium/native/*.h src/sensorium/native/*.cpp) | $(BIN)/python
 	@echo "Installing Sensorium and what it needs into $(VENV) (some minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@

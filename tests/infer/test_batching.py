@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from unittest.mock import patch
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sensorium.infer import batching
 from sensorium.infer.batching import AHEAD, run_stream, run_windows
 from sensorium.packed import Packed
 from sensorium.text import Encoding
@@ -21,15 +24,18 @@ def window(first: int, length: int, segment: int = 0) -> Encoding:
     return Encoding([first] * length, [segment] * length, [(0, 1)] * length, [0] * length, [*count])
 
 
-@given(lengths=LENGTHS, batch_tokens=st.integers(1, 80))
-def test_results_come_in_order_from_batches_within_the_budget(lengths: list[int], batch_tokens: int) -> None:
+@given(lengths=LENGTHS, batch_tokens=st.integers(1, 80), overlap=st.booleans())
+def test_results_come_in_order_from_batches_within_the_budget(
+    lengths: list[int], batch_tokens: int, overlap: bool
+) -> None:
     def run(batch: Packed, windows: Sequence[Encoding]) -> list[int]:
         assert batch.num_tokens <= batch_tokens or batch.num_sequences == 1
         assert list(batch.lengths) == [len(one) for one in windows]
         return batch.values[batch.first].tolist()
 
     given_windows = [("key", window(i, length)) for i, length in enumerate(lengths)]
-    results = list(run_stream(given_windows, run, batch_tokens=batch_tokens))
+    with patch.object(batching, "OVERLAP_CORES", 0 if overlap else 10**6):
+        results = list(run_stream(given_windows, run, batch_tokens=batch_tokens))
     assert [(key, one) for key, one, _ in results] == given_windows
     assert [result for _, _, result in results] == [*range(len(lengths))]
 
@@ -42,7 +48,9 @@ def test_windows_of_an_item_stay_together(counts: list[int], batch_tokens: int) 
     assert list(results) == [[one.token_ids[0] for one in item] for item in items]
 
 
-def test_an_endless_stream_is_read_a_few_batches_ahead() -> None:
+@pytest.mark.parametrize("overlap", [False, True])
+def test_an_endless_stream_is_read_a_few_batches_ahead(overlap: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "OVERLAP_CORES", 0 if overlap else 10**6)
     read = 0
 
     def endless() -> Iterator[tuple[int, Encoding]]:
@@ -53,12 +61,12 @@ def test_an_endless_stream_is_read_a_few_batches_ahead() -> None:
 
     stream = run_stream(endless(), lambda batch, windows: batch.values[batch.first].tolist(), batch_tokens=100)
     assert [next(stream)[2] for _ in range(3)] == [1, 2, 3]
-    assert read == 10  # one batch
+    assert 10 < read <= 30 if overlap else read == 10  # one batch, and what was read while it was computed
     given_out = 3
     for _, _, number in stream:
         given_out += 1
         assert number == given_out
-        assert read - given_out <= AHEAD * 10
+        assert read - given_out <= AHEAD * 10 * (2 if overlap else 1)
         if given_out == 1000:
             break
 
@@ -74,3 +82,18 @@ def test_segment_ids_reach_the_batch_when_any_window_has_them() -> None:
     list(run_stream([(0, window(1, 2))], run, batch_tokens=10))
     assert seen[0].tolist() == [0, 0, 1, 1]
     assert seen[1] is None
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_what_was_read_before_a_failure_is_answered_first(overlap: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "OVERLAP_CORES", 0 if overlap else 10**6)
+
+    def failing() -> Iterator[tuple[int, Encoding]]:
+        yield from ((n, window(n, 10)) for n in range(25))
+        raise ValueError("the file ends in the middle of a line")
+
+    answered = []
+    with pytest.raises(ValueError, match="in the middle of a line"):
+        for _, _, result in run_stream(failing(), lambda b, _: b.values[b.first].tolist(), batch_tokens=100):
+            answered.append(result)
+    assert answered == [*range(25)]

@@ -40,10 +40,14 @@ def test_an_opened_checkpoint_without_the_head_is_refused_and_not_opened_again(f
         pipeline("text-classification", open_checkpoint(folders["BertForMaskedLM"]))
 
 
-def test_an_opened_checkpoint_keeps_its_dtype_and_its_tokenizer(folders: dict[str, Path]) -> None:
+def test_an_opened_checkpoint_runs_as_it_is_unless_a_dtype_is_given_and_keeps_its_tokenizer(
+    folders: dict[str, Path],
+) -> None:
     checkpoint = open_checkpoint(folders["BertModel"])
-    with pytest.raises(UsageError, match="dtype is 'bf16', but the opened checkpoint is torch.float32"):
-        pipeline("feature-extraction", checkpoint, dtype="bf16")
+    model = checkpoint.model
+    assert pipeline("feature-extraction", checkpoint).model is model
+    assert pipeline("feature-extraction", checkpoint, dtype="fp32").model is not model
+    assert checkpoint.model is model
     own = checkpoint.tokenizer
     run = pipeline("feature-extraction", checkpoint, tokenizer=folders["BertForMaskedLM"])
     assert checkpoint.tokenizer is own is not run.tokenizer

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +21,8 @@ Run = Callable[[Packed, Sequence[Encoding]], Sequence[Result]]
 BATCH_TOKENS = 4096
 AHEAD = 16
 """How many batches' worth of inputs are read at most before computing: enough to sort them well."""
+OVERLAP_CORES = 4
+"""Tokenising beside computing takes a core from it: on two cores that was 5 % slower than one after the other."""
 
 
 def pack_encodings(encodings: Sequence[Encoding]) -> Packed:
@@ -33,11 +37,49 @@ def run_stream(
     """Each window with its key → the same with its result, in the same order.
 
     Reads one batch of windows, then two, four, … up to ``AHEAD`` at a time, so that the first answers come soon; within
-    what was read, windows of similar length share batches.
+    what was read, windows of similar length share batches. On ``OVERLAP_CORES`` or more, a batch is computed in another
+    thread while the next one is read, and so tokenised, in this one. When reading fails, what was read before is
+    answered first.
     """
-    for waiting in _ahead(windows, lambda keyed: len(keyed[1]), batch_tokens):
-        results = _run([window for _, window in waiting], run, batch_tokens)
-        yield from ((key, window, result) for (key, window), result in zip(waiting, results, strict=True))
+    overlap = (os.cpu_count() or 1) >= OVERLAP_CORES
+    read = iter(windows)
+    waiting: list[tuple[Key, Encoding]] = []
+    computing: Future[list[tuple[Key, Encoding, Result]]] | None = None
+    failure: Exception | None = None
+    total, batches = 0, 1
+    with ThreadPoolExecutor(1, "sensorium") as other:  # its thread starts with the first batch that is not the last
+        while True:
+            try:
+                window = next(read)
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = error
+                break
+            waiting.append(window)
+            total += len(window[1])
+            if computing is not None and (computing.done() or total >= batches * batch_tokens):
+                yield from computing.result()
+                computing = None
+            if total >= batches * batch_tokens:
+                if overlap:
+                    computing = other.submit(_answered, waiting, run, batch_tokens)
+                else:
+                    yield from _answered(waiting, run, batch_tokens)
+                waiting, total, batches = [], 0, min(2 * batches, AHEAD)
+        if computing is not None:
+            yield from computing.result()
+        if waiting:
+            yield from _answered(waiting, run, batch_tokens)
+    if failure is not None:
+        raise failure
+
+
+def _answered(
+    waiting: Sequence[tuple[Key, Encoding]], run: Run[Result], batch_tokens: int
+) -> list[tuple[Key, Encoding, Result]]:
+    results = _run([window for _, window in waiting], run, batch_tokens)
+    return [(key, window, result) for (key, window), result in zip(waiting, results, strict=True)]
 
 
 def run_windows(

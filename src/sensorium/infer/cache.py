@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sensorium import native
 from sensorium.config import StackConfig
 from sensorium.errors import UsageError
+from sensorium.native import PANEL
 from sensorium.packed import Layout
 
 
@@ -62,3 +64,84 @@ class KeyValueCache:
             for n, (start, stop) in enumerate(zip(starts, stops, strict=True))
         ]
         return torch.cat(rows)
+
+
+class PagedCache:
+    """Keys and values for the compiled kernels: pages of 64 tokens, preallocated; a sequence is a row of page numbers.
+
+    Sequences may share pages: ``select`` goes on with any of them, any number of times, and copies at most the last,
+    unfinished page of each (Kwon et al., 2023).
+    """
+
+    def __init__(self, config: StackConfig, num_sequences: int, capacity: int, dtype: torch.dtype) -> None:
+        """Room for N sequences of ``capacity`` tokens; ``dtype`` is float32 or bfloat16."""
+        self.capacity, self.columns = capacity, -(-capacity // PANEL)
+        per_unit = 4 // dtype.itemsize
+        row = -(-config.head_size // 16) * 16
+        num_pages = num_sequences * self.columns
+        shape = (config.num_layers, num_pages, config.num_heads)
+        self.keys = torch.zeros(*shape, config.head_size // per_unit, PANEL, dtype=torch.int32)
+        self.values = torch.zeros(*shape, PANEL // per_unit, row, dtype=torch.int32)
+        self.lengths = [0] * num_sequences
+        self._before = list(self.lengths)
+        self._pages: list[list[int]] = [[] for _ in self.lengths]
+        self._uses = [0] * num_pages
+        self._free = list(range(num_pages))[::-1]
+
+    def layout(self, lengths: tuple[int, ...]) -> Layout:
+        """Begin a step that brings ``lengths`` new tokens. Raises ``UsageError`` when they do not fit."""
+        if len(lengths) != len(self.lengths):
+            raise UsageError(f"the cache holds {len(self.lengths)} sequences, the step brings {len(lengths)}")
+        self._before = self.lengths
+        after = [old + new for old, new in zip(self.lengths, lengths, strict=True)]
+        if max(after) > self.capacity:
+            raise UsageError(f"a sequence of {max(after)} tokens does not fit a cache of {self.capacity}")
+        self.lengths = after
+        for n, length in enumerate(after):
+            while len(self._pages[n]) * PANEL < length:
+                self._pages[n].append(self._take())
+        return Layout(query_lengths=tuple(lengths), key_lengths=tuple(after))
+
+    def struct(self) -> native.Cache:
+        """This step, as the kernels take it."""
+        columns = max(map(len, self._pages))
+        self._table = torch.tensor([pages + [0] * (columns - len(pages)) for pages in self._pages])
+        self._lengths = torch.tensor(self._before)
+        return native.Cache(
+            self.keys.data_ptr(), self.values.data_ptr(), self._table.data_ptr(), self._lengths.data_ptr(),
+            self.keys.shape[1], columns,
+        )  # fmt: skip
+
+    def keep(self, sequences: Sequence[int]) -> None:
+        """Only these sequences stay, in this order."""
+        self.select(sequences)
+
+    def select(self, parents: Sequence[int]) -> None:
+        """Sequence i goes on from what ``parents[i]`` is now: a beam search's step, or sequences that leave."""
+        old, lengths = self._pages, self.lengths
+        self._pages = [list(old[parent]) for parent in parents]
+        self.lengths = [lengths[parent] for parent in parents]
+        for pages in self._pages:
+            for page in pages:
+                self._uses[page] += 1
+        for pages in old:
+            for page in pages:
+                self._release(page)
+        for n, pages in enumerate(self._pages):  # two sequences can't both write into one page
+            if self.lengths[n] % PANEL and self._uses[pages[-1]] > 1:
+                copy = self._take()
+                self.keys[:, copy], self.values[:, copy] = self.keys[:, pages[-1]], self.values[:, pages[-1]]
+                self._release(pages[-1])
+                pages[-1] = copy
+
+    def _take(self) -> int:
+        if not self._free:
+            raise UsageError(f"all {len(self._uses)} pages of the cache are in use")
+        page = self._free.pop()
+        self._uses[page] = 1
+        return page
+
+    def _release(self, page: int) -> None:
+        self._uses[page] -= 1
+        if not self._uses[page]:
+            self._free.append(page)

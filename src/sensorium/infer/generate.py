@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from sensorium.errors import UsageError
-from sensorium.infer.cache import KeyValueCache
+from sensorium.infer.cache import KeyValueCache, PagedCache
+from sensorium.infer.fast_stack import FastStack
 from sensorium.infer.sampling import SamplingSettings, make_sampler
 from sensorium.models.decoder import DecoderLM
 from sensorium.packed import Packed
@@ -67,8 +69,7 @@ def generate_stream(
     generators = [sampling.generator(stream) for stream in streams or [0] * len(prompts)]
     limit = model.config.max_length
     capacity = min(limit, max(map(len, prompts)) + max_new_tokens)
-    dtype = next(model.parameters()).dtype
-    cache = KeyValueCache(model.config.stack, len(prompts), capacity, dtype)
+    cache = new_cache(model, len(prompts), capacity)
     alive = list(range(len(prompts)))
     history = {n: torch.tensor(list(prompt)) for n, prompt in enumerate(prompts)}
     step = [list(prompt) for prompt in prompts]
@@ -91,6 +92,15 @@ def generate_stream(
         if len(going_on) < len(alive):
             cache.keep(going_on)
             alive = [alive[place] for place in going_on]
+
+
+def new_cache(model: DecoderLM, num_sequences: int, capacity: int) -> KeyValueCache | PagedCache:
+    """A cache of the kind that the model's stack reads, for N sequences of ``capacity`` tokens."""
+    stack: Any = model.stack
+    if isinstance(stack, FastStack):
+        return PagedCache(stack.config, num_sequences, capacity, stack.cache_dtype)
+    dtype = getattr(stack, "dtype", None) or next(stack.parameters()).dtype
+    return KeyValueCache(stack.config, num_sequences, capacity, dtype)
 
 
 def _check(model: DecoderLM, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:

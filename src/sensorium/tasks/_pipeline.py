@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 from sensorium.checkpoint import Checkpoint, open_checkpoint
 from sensorium.config import (
@@ -22,6 +20,8 @@ from sensorium.config import (
 )
 from sensorium.errors import UsageError, nearest
 from sensorium.infer.batching import BATCH_TOKENS
+from sensorium.infer.engine import DTYPES, fast
+from sensorium.infer.quantise import quantise
 from sensorium.machine import tune_process
 from sensorium.models.decoder import DecoderLM
 from sensorium.tasks._task import UntrainedHeadWarning
@@ -49,7 +49,6 @@ TASKS = {
     "text-generation": Kind("text_generation", "TextGeneration", "language_model"),
 }
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
-DTYPES = {"float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16}
 FRESH_LABELS = ("LABEL_0", "LABEL_1")
 DENSE = {"roberta": "tanh", "xlm-roberta": "tanh", "distilbert": "relu"}
 
@@ -75,15 +74,18 @@ def pipeline(
     *,
     tokenizer: str | Path | None = None,
     dtype: str | None = None,
+    calibration: Sequence[str] | None = None,
     batch_tokens: int = BATCH_TOKENS,
     **options: Any,
 ) -> Any:
     """A task over a checkpoint: a callable that takes a text, a list, or a generator of texts.
 
     ``model`` is a folder, a hub id or an opened ``Checkpoint``; ``tokenizer`` a folder, when the model's has none;
-    ``dtype`` is ``float32`` (the default) or ``bf16``; ``batch_tokens`` bounds a batch. ``options`` are those of the
-    task's call, such as ``top_k``, and hold for every call that does not give its own. Raises ``UsageError`` for an
-    unknown task or option. Warns with ``UntrainedHeadWarning`` when the checkpoint has no head for the task.
+    ``dtype`` is ``fp32`` (the default), ``bf16`` or ``int8``, ``calibration`` texts for the last (``infer.quantise``);
+    ``batch_tokens`` bounds a batch. ``options`` are those of the task's call, such as ``top_k``, and hold for every
+    call that does not give its own. A model that was opened before runs as it is unless ``dtype`` is given. Raises
+    ``UsageError`` for an unknown task or option. Warns with ``UntrainedHeadWarning`` when the checkpoint has no head
+    for the task.
     """
     name = ALIASES.get(task, task)
     known = call_options(task)
@@ -92,13 +94,19 @@ def pipeline(
             raise UsageError(f"{task} has no argument {option!r}{nearest(option, known)}; known are {', '.join(known)}")
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}; known are {', '.join(DTYPES)}")
+    if calibration is not None and DTYPES.get(dtype or "") != "int8":
+        raise UsageError("calibration texts are for dtype='int8'; the other dtypes need none")
     if model is None:
         raise UsageError(f"pipeline({task!r}) needs a model: a folder or a hub id")
     tune_process()
     kind = TASKS[name]
-    checkpoint = _opened(model, kind.head, name, dtype)
+    checkpoint = _opened(model, kind.head, name)
     if tokenizer is not None:
         checkpoint = replace(checkpoint, tokenizer=open_tokenizer(tokenizer))
+    if DTYPES.get(dtype or "") == "int8":
+        checkpoint, _ = quantise(checkpoint, calibration)
+    elif dtype is not None or not isinstance(model, Checkpoint):
+        checkpoint = replace(checkpoint, model=fast(checkpoint.model, dtype or "fp32"))
     if kind.head in checkpoint.untrained:
         warnings.warn(
             f"{checkpoint.folder} has no trained head for {name}: it got a fresh one, and its answers are random until "
@@ -123,24 +131,20 @@ def _class(kind: Kind) -> Any:
     return getattr(import_module(f"sensorium.tasks.{kind.module}"), kind.cls)
 
 
-def _opened(model: str | Path | Checkpoint, head: str | None, task: str, dtype: str | None) -> Checkpoint:
+def _opened(model: str | Path | Checkpoint, head: str | None, task: str) -> Checkpoint:
     """The checkpoint with the head a task needs, a fresh one where a folder has none."""
     if isinstance(model, Checkpoint):
-        held = next(model.model.parameters()).dtype
-        if dtype is not None and DTYPES[dtype] != held:
-            raise UsageError(f"dtype is {dtype!r}, but the opened checkpoint is {held}; open it in that dtype instead")
         if head is not None and _fresh_head(model, head, task) is not None:
             raise UsageError(
                 f"the opened checkpoint has no {head} head, which {task} needs; pass the folder {str(model.folder)!r}, "
                 "or give it the head with open_checkpoint(…, add_heads=…)"
             )
         return model
-    wanted = DTYPES[dtype or "float32"]
-    checkpoint = open_checkpoint(model, dtype=wanted)
+    checkpoint = open_checkpoint(model)
     fresh = None if head is None else _fresh_head(checkpoint, head, task)
     if head is None or fresh is None:
         return checkpoint
-    return open_checkpoint(checkpoint.folder, add_heads={head: fresh}, dtype=wanted)
+    return open_checkpoint(checkpoint.folder, add_heads={head: fresh})
 
 
 def _fresh_head(checkpoint: Checkpoint, head: str, task: str) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 from sensorium.checkpoint import Checkpoint
 from sensorium.errors import DataError
 from sensorium.infer.batching import run_stream
-from sensorium.infer.windows import frame, windows
+from sensorium.infer.windows import SECTION, frame, windows
 from sensorium.packed import Packed
 from sensorium.text import Encoding
 
@@ -69,6 +69,10 @@ class Task:
         self, text: str, *, first: str | None = None, second: str | None = None, overlap: int = 0
     ) -> Iterator[Encoding]:
         """A text within its pair, as an iterator of one window or as many as it needs; nothing is cut away."""
+        if len(text) <= SECTION:
+            whole = self.tokenizer.encode(text, second) if first is None else self.tokenizer.encode(first, text)
+            if len(whole) <= self.max_length:
+                return iter([whole])
         around = frame(self.tokenizer, first=first, second=second)
         return windows(self.tokenizer, text, around, max_length=self.max_length, overlap=overlap)
 

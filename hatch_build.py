@@ -1,0 +1,36 @@
+"""Compiles the kernels when Sensorium is installed; without a compiler, or on another processor, it goes on without."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+FLAGS = """
+    -O3 -std=c++17 -shared -fPIC -fopenmp -mprefer-vector-width=512 -mfma -mavx512f -mavx512bw -mavx512vl -mavx512dq
+    -mavx512bf16 -mavx512vnni
+""".split()
+
+
+class Kernels(BuildHookInterface):  # type: ignore[type-arg]
+    """``src/sensorium/native/stack.cpp`` → ``_stack.so`` beside it."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Called before a wheel is made, an editable one too."""
+        folder = Path(self.root) / "src" / "sensorium" / "native"
+        compiler = os.environ.get("CXX") or shutil.which("g++")
+        if compiler is None or platform.system() != "Linux" or platform.machine() != "x86_64":
+            return
+        fresh, library = folder / "_stack.so.new", folder / "_stack.so"
+        done = subprocess.run([compiler, *FLAGS, str(folder / "stack.cpp"), "-o", str(fresh)], capture_output=True)
+        if done.returncode:
+            self.app.display_warning(f"the kernels were not compiled: {done.stderr.decode(errors='replace')[-500:]}")
+            return
+        os.replace(fresh, library)  # a process may have the old one open
+        build_data["artifacts"].append(str(library.relative_to(self.root)))
+        build_data["pure_python"], build_data["infer_tag"] = False, True

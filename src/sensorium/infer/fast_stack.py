@@ -1,0 +1,175 @@
+"""The Stack and its vocabulary head on the compiled kernels: weights packed once, whole layers in one call.
+
+Shapes: T packed tokens, M chosen rows, D hidden size, V vocabulary; N outputs and K inputs of a linear map.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sensorium import native
+from sensorium.config import StackConfig
+from sensorium.errors import UsageError
+from sensorium.infer.cache import PagedCache
+from sensorium.nn.stack import Stack
+from sensorium.packed import Layout
+
+Dtype = Literal["fp32", "bf16", "int8"]
+CODES = {"fp32": native.FLOAT32, "bf16": native.BFLOAT16, "int8": native.INT8}
+NUMBERS = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+
+
+class PackedLinear:
+    """The weights [N, K] of a linear map as the kernels read them: [panels, K / per unit, 64 columns] 32-bit units.
+
+    int8: one scale an output, from its largest weight; each row of activations gets its own scale when it is read.
+    ``smooth`` [K] moves range from activations, which are divided by it, to weights, which it multiplies.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: Dtype, *, smooth: Tensor | None = None) -> None:
+        outputs, inputs = weight.shape
+        weight = weight.detach().float()
+        self.scale = self.offset = None
+        self.factors = None if smooth is None else (1 / smooth).float().contiguous()  # [K]
+        if dtype == "int8":
+            weight = weight if smooth is None else weight * smooth
+            scale = weight.abs().amax(dim=1).clamp_min(1e-12) / 127  # [N]
+            weight = (weight / scale[:, None]).round()
+            self.scale = _whole_panels(scale)
+            self.offset = _whole_panels(128 * weight.sum(dim=1)).to(torch.int32)  # rows are shifted by 128
+        per_unit = 4 // NUMBERS[dtype].itemsize
+        rows = _whole_panels(weight.to(NUMBERS[dtype]))
+        panels = rows.view(-1, native.PANEL, inputs // per_unit, per_unit).permute(0, 2, 1, 3)
+        self.panels = panels.contiguous()
+        self.bias = None if bias is None else _whole_panels(bias.detach().float())
+        pointers = (native.pointer(x) for x in (self.panels, self.bias, self.scale, self.offset, self.factors))
+        self.struct = native.Linear(*pointers, inputs, outputs)
+
+
+def _whole_panels(rows: Tensor) -> Tensor:
+    """Rows of zeros added, so that their number is a multiple of a panel's columns."""
+    padding = -len(rows) % native.PANEL
+    return torch.cat([rows, rows.new_zeros(padding, *rows.shape[1:])]).contiguous()
+
+
+class FastStack(nn.Module):
+    """As ``nn.Stack``, for inference: ``stack(x, layout, cache=None) -> x``, x: [T, D] float32.
+
+    A sequence's result is the same bit for bit whatever its neighbours in the batch and the number of threads.
+    """
+
+    def __init__(self, stack: Stack, dtype: Dtype, smooth: dict[str, Tensor] | None = None) -> None:
+        """Raises ``OSError`` where the kernels can't run, ``UsageError`` where they can't run this model."""
+        super().__init__()
+        self.library = native.library()
+        self.config, self.dtype = stack.config, dtype
+        self.cache_dtype = torch.float32 if dtype == "fp32" else torch.bfloat16
+        if reason := unsupported(stack.config):
+            raise UsageError(reason)
+        self._kept: list[object] = []  # what the structs point at
+        smooth = smooth or {}
+
+        def linear(name: str, module: nn.Linear) -> native.Linear:
+            packed = PackedLinear(module.weight, module.bias, dtype, smooth=smooth.get(name))
+            self._kept.append(packed)
+            return packed.struct
+
+        layers = (native.Layer * stack.config.num_layers)()
+        blocks: list[Any] = list(stack.layers)
+        for number, block in enumerate(blocks):
+            parts = {"qkv": block.attention.qkv, "output": block.attention.output, "up": block.mlp.up,
+                     "down": block.mlp.down}  # fmt: skip
+            for name, module in parts.items():
+                setattr(layers[number], name, linear(f"{number}.{name}", module))
+            layers[number].attention_norm = self._norm(block.attention_norm)
+            layers[number].mlp_norm = self._norm(block.mlp_norm)
+        config = stack.config
+        self.struct = native.Stack(
+            config.hidden_size, config.num_heads, config.mlp_size, config.num_layers, config.norm_place == "pre",
+            config.mask == "causal", config.scale, config.norm_eps, activation(config.activation, dtype),
+            layers, self._norm(stack.final_norm),
+        )  # fmt: skip
+        self._kept.append(layers)
+
+    def _norm(self, norm: Any) -> native.Norm:
+        if not isinstance(norm, nn.LayerNorm):
+            return native.Norm(None, None)
+        weight, bias = norm.weight.detach().float().contiguous(), norm.bias.detach().float().contiguous()
+        self._kept += [weight, bias]
+        return native.Norm(native.pointer(weight), native.pointer(bias))
+
+    def forward(self, x: Tensor, layout: Layout, cache: PagedCache | None = None) -> Tensor:
+        """[T, D] → [T, D] float32."""
+        x = x.detach().to(torch.float32, copy=True).contiguous()
+        offsets = torch.tensor([0, *np.cumsum(layout.query_lengths)])  # [sequences + 1]
+        pages = None if cache is None else ctypes.pointer(cache.struct())
+        batch = native.Batch(native.pointer(x), native.pointer(offsets), pages)
+        self.library.sensorium_stack(
+            CODES[self.dtype], ctypes.byref(self.struct), ctypes.byref(batch), len(layout.query_lengths),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return x
+
+    def __deepcopy__(self, memo: object) -> FastStack:
+        return self  # its weights never change
+
+
+class FastVocabulary(nn.Module):
+    """Vectors [M, D] → logits [M, V], as a bias and a product with the vocabulary matrix."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: Dtype) -> None:
+        """Raises ``OSError`` where the kernels can't run."""
+        super().__init__()
+        self.library, self.dtype = native.library(), dtype
+        self.packed = PackedLinear(weight, bias, dtype)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[M, D] → [M, V] float32."""
+        x = hidden_states.detach().float().contiguous()
+        logits = x.new_empty(len(x), self.packed.struct.outputs)
+        self.library.sensorium_linear(
+            CODES[self.dtype], ctypes.byref(self.packed.struct), native.pointer(x), len(x), native.pointer(logits),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return logits
+
+    def __deepcopy__(self, memo: object) -> FastVocabulary:
+        return self
+
+
+def unsupported(config: StackConfig) -> str | None:
+    """Why the kernels can't run a stack of this shape; ``None``: they can."""
+    if config.hidden_size % 4 or config.mlp_size % 4 or config.head_size % 2:
+        return "hidden_size and mlp_size must be multiples of 4, and the head size even"
+    return None
+
+
+# Activations of the form x · (½ + odd(x)) as polynomials: odd(x) = x · P(x²), fitted for |x| up to where ½ + odd(x) is
+# 0 or 1. Sixteen coefficients are exact to float32; eight are closer than bfloat16 can tell.
+FITS = {"fp32": (16, 5.0), "bf16": (8, 3.5), "int8": (8, 3.5)}
+KINDS = {"gelu": 0, "gelu_tanh": 0, "relu": 1, "silu": 2, "tanh": 3}
+
+
+@cache
+def activation(name: str, dtype: Dtype) -> native.Activation:
+    """The activation as the kernels take it."""
+    if KINDS[name]:
+        return native.Activation(KINDS[name], 0.0, 0.0, 0, (ctypes.c_float * 16)())
+    count, limit = FITS[dtype]
+
+    def shape(z: float) -> float:  # odd(√z) / √z
+        x = math.sqrt(max(z, 1e-8))
+        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+        return (math.erf(x / math.sqrt(2)) if name == "gelu" else math.tanh(inner)) / (2 * x)
+
+    half = limit**2 / 2
+    fitted = np.polynomial.chebyshev.chebinterpolate(np.vectorize(lambda place: shape((place + 1) * half)), count - 1)
+    powers = np.polynomial.chebyshev.cheb2poly(fitted)[::-1]
+    return native.Activation(KINDS[name], limit, 1 / half, count, (ctypes.c_float * 16)(*powers))

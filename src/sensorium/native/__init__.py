@@ -1,0 +1,106 @@
+"""The compiled kernels: where they are, why they may not be there, and the structures they take.
+
+``stack.cpp`` is built when Sensorium is installed (``hatch_build.py``) and called through ctypes, so it needs neither
+torch's headers nor its version. The classes mirror its structs, field by field.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, c_float, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+import torch
+
+LIBRARY = Path(__file__).with_name("_stack.so")
+FLOAT32, BFLOAT16, INT8 = range(3)
+PANEL = 64
+"""Columns of a panel of packed weights, and tokens of a page of keys and values."""
+
+
+class Linear(Structure):
+    """Packed weights of one linear map."""
+
+    _fields_ = [
+        ("panels", c_void_p), ("bias", c_void_p), ("scale", c_void_p), ("offset", c_void_p),
+        ("factors", c_void_p), ("inputs", c_int64), ("outputs", c_int64),
+    ]  # fmt: skip
+
+
+class Norm(Structure):
+    """LayerNorm; both null: there is none."""
+
+    _fields_ = [("weight", c_void_p), ("bias", c_void_p)]
+
+
+class Layer(Structure):
+    """One block."""
+
+    _fields_ = [
+        *((name, Linear) for name in ("qkv", "output", "up", "down")), ("attention_norm", Norm), ("mlp_norm", Norm),
+    ]  # fmt: skip
+
+
+class Activation(Structure):
+    """Which activation, and the polynomial of those that have one."""
+
+    _fields_ = [
+        ("kind", c_int64), ("limit", c_float), ("slope", c_float), ("count", c_int64), ("coefficients", c_float * 16),
+    ]  # fmt: skip
+
+
+class Stack(Structure):
+    """A tower of blocks."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("hidden", "heads", "mlp", "layers", "pre_norm", "causal")),
+        ("scale", c_float), ("epsilon", c_float), ("activation", Activation), ("layer", POINTER(Layer)),
+        ("final_norm", Norm),
+    ]  # fmt: skip
+
+
+class Cache(Structure):
+    """Keys and values of earlier tokens, in pages."""
+
+    _fields_ = [
+        ("keys", c_void_p), ("values", c_void_p), ("table", c_void_p), ("lengths", c_void_p), ("pages", c_int64),
+        ("columns", c_int64),
+    ]  # fmt: skip
+
+
+class Batch(Structure):
+    """Packed vectors, changed in place."""
+
+    _fields_ = [("x", c_void_p), ("offsets", c_void_p), ("cache", POINTER(Cache))]
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The compiled kernels. Raises ``OSError`` saying why they can't be used here."""
+    if not LIBRARY.exists():
+        raise OSError("the compiled kernels are not installed (a C++ compiler was missing when Sensorium was)")
+    missing = [name for name, there in _features().items() if not there]
+    if missing:
+        raise OSError(f"this processor has no {' and no '.join(missing)}, which the compiled kernels need")
+    found = ctypes.CDLL(str(LIBRARY))
+    found.sensorium_stack.argtypes = [c_int64, POINTER(Stack), POINTER(Batch), c_int64, c_int64]
+    found.sensorium_linear.argtypes = [c_int64, POINTER(Linear), c_void_p, c_int64, c_void_p, c_int64]
+    found.sensorium_stack.restype = found.sensorium_linear.restype = None
+    return found
+
+
+def _features() -> dict[str, bool]:
+    """What ``stack.cpp`` is compiled for, by torch's look at the processor."""
+    cpu = torch.backends.cpu.get_cpu_capability()
+    bf16 = bool(torch.cpu._is_avx512_bf16_supported())
+    return {"AVX-512": cpu == "AVX512", "AVX-512 BF16": bf16, "AVX-512 VNNI": bool(torch.cpu._is_vnni_supported())}
+
+
+def pointer(tensor: torch.Tensor | None) -> int | None:
+    """The address of a contiguous tensor's first item. The tensor must outlive its use."""
+    if tensor is None:
+        return None
+    if not tensor.is_contiguous():
+        raise ValueError("the tensor is not contiguous")
+    return tensor.data_ptr()

@@ -1,0 +1,135 @@
+// Matrix products: rows of activations times packed weights, with what follows done while the sums are in registers.
+//
+// Every dtype is the same loop over 32-bit units: one float32, two bfloat16 or four 8-bit numbers. A unit of a row is
+// repeated over a vector, and multiplied with a vector that holds that unit of sixteen columns.
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include "simd.h"
+#include "threads.h"
+
+constexpr size_t PANEL = 64;  // columns of a panel of packed weights: [panels][units of a row][64 columns] units
+constexpr int ROWS = 6;       // rows times 64 columns are 24 registers of sums; 4 of weights and 1 unit fit beside them
+
+struct Float32 {
+    using Number = float;
+    using Sums = __m512;
+    static constexpr size_t PER_UNIT = 1;
+    static Sums dot(Sums sums, __m512i unit, __m512i weights) {
+        asm("vfmadd231ps %2, %1, %0" : "+v"(sums) : "v"(unit), "v"(weights));
+        return sums;
+    }
+};
+
+struct Bfloat16 {
+    using Number = bfloat16;
+    using Sums = __m512;
+    static constexpr size_t PER_UNIT = 2;
+    static Sums dot(Sums sums, __m512i unit, __m512i weights) {
+        asm("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(unit), "v"(weights));
+        return sums;
+    }
+};
+
+struct Int8 {  // rows: unsigned, 128 stands for zero; weights: signed
+    using Number = uint8_t;
+    using Sums = __m512i;
+    static constexpr size_t PER_UNIT = 4;
+    static Sums dot(Sums sums, __m512i unit, __m512i weights) {
+        asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(unit), "v"(weights));
+        return sums;
+    }
+};
+
+// sums[r][c] += Σ_step a[r][step] · b[step][c], for R rows and C vectors of sixteen columns.
+template <class Dtype, int R, int C>
+inline void add_dots(const uint32_t* a, size_t a_stride, const uint32_t* b, size_t b_stride, size_t steps,
+                     typename Dtype::Sums (&sums)[R][C]) {
+    for (size_t step = 0; step < steps; ++step, b += b_stride) {
+        __m512i weights[C];
+#pragma GCC unroll 4
+        for (int c = 0; c < C; ++c) weights[c] = _mm512_loadu_si512(b + c * WIDTH);
+#pragma GCC unroll 6
+        for (int r = 0; r < R; ++r) {
+            const __m512i unit = _mm512_set1_epi32(int(a[r * a_stride + step]));
+#pragma GCC unroll 4
+            for (int c = 0; c < C; ++c) sums[r][c] = Dtype::dot(sums[r][c], unit, weights[c]);
+        }
+    }
+}
+
+template <int N>
+using Constant = std::integral_constant<int, N>;
+
+// Call f with n as a constant of the compiler, 1 ≤ n ≤ MOST: loops over it are unrolled into registers.
+template <int MOST, class F>
+inline void with_constant(int n, const F& f) {
+    if constexpr (MOST == 1) f(Constant<1>{});
+    else if (n == MOST) f(Constant<MOST>{});
+    else with_constant<MOST - 1>(n, f);
+}
+
+// A linear map's weights [outputs, inputs], packed by Python (engine.py).
+struct Linear {
+    const uint32_t* panels;
+    const float* bias;      // [outputs] or null
+    const float* scale;     // [outputs], 8-bit weights only
+    const int32_t* offset;  // [outputs] 128 · Σ weights, which rows shifted by 128 add; 8-bit only
+    const float* factors;   // [inputs] on the rows before they become 8-bit numbers, or null
+    int64_t inputs, outputs;
+};
+
+// Rows [rows, inputs] as units; 8-bit rows have a scale each.
+struct Rows {
+    const void* units;
+    size_t stride;  // units from row to row
+    const float* scale;
+};
+
+template <class Dtype>
+inline Floats result(typename Dtype::Sums sums, const Linear& linear, const Rows& rows, size_t row, size_t column,
+                     __mmask16 lanes) {
+    Floats x;
+    if constexpr (std::is_same_v<Dtype, Int8>) {
+        const __m512i exact = _mm512_sub_epi32(sums, _mm512_maskz_loadu_epi32(lanes, linear.offset + column));
+        x = _mm512_cvtepi32_ps(exact) * (load(linear.scale + column, lanes) * splat(rows.scale[row]));
+    } else {
+        x = sums;
+    }
+    return linear.bias ? x + load(linear.bias + column, lanes) : x;
+}
+
+// finish(row, column, lanes, sixteen results) for every row and every sixteen columns; the team shares the panels.
+template <class Dtype, class Finish>
+inline void product(const Team& team, const Rows& rows, size_t count, const Linear& linear, const Finish& finish) {
+    const size_t steps = size_t(linear.inputs) / Dtype::PER_UNIT, outputs = size_t(linear.outputs);
+    const auto* units = static_cast<const uint32_t*>(rows.units);
+    size_t begin, end;
+    team.share((outputs + PANEL - 1) / PANEL, &begin, &end);
+    for (size_t panel = begin; panel < end; ++panel) {
+        const uint32_t* weights = linear.panels + panel * steps * PANEL;
+        const size_t first = panel * PANEL, width = std::min(PANEL, outputs - first);
+        with_constant<PANEL / WIDTH>(int((width + WIDTH - 1) / WIDTH), [&](auto vectors) {
+            constexpr int C = decltype(vectors)::value;
+            for (size_t row = 0; row < count; row += ROWS) {
+                with_constant<ROWS>(int(std::min(size_t(ROWS), count - row)), [&](auto block) {
+                    constexpr int R = decltype(block)::value;
+                    typename Dtype::Sums sums[R][C] = {};
+                    add_dots<Dtype, R, C>(units + row * rows.stride, rows.stride, weights, PANEL, steps, sums);
+#pragma GCC unroll 6
+                    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+                        for (int c = 0; c < C; ++c) {
+                            const size_t column = first + c * WIDTH;
+                            const __mmask16 lanes = first_lanes(outputs - column);
+                            finish(row + r, column, lanes,
+                                   result<Dtype>(sums[r][c], linear, rows, row + r, column, lanes));
+                        }
+                    }
+                });
+            }
+        });
+    }
+}

@@ -1,0 +1,96 @@
+// What is done to one row at a time: LayerNorm, making a row ready for the next product, activations.
+#pragma once
+
+#include <cmath>
+
+#include "product.h"
+
+// LayerNorm of a row, in place (Ba et al., 2016): two passes, in float32.
+inline void layer_norm(float* row, size_t size, const float* weight, const float* bias, float epsilon) {
+    Floats total = splat(0.0f);
+    for (size_t i = 0; i < size; i += WIDTH) total += load(row + i, first_lanes(size - i));
+    const float mean = sum(total) / float(size);
+    Floats squares = splat(0.0f);
+    for (size_t i = 0; i < size; i += WIDTH) {
+        const __mmask16 lanes = first_lanes(size - i);
+        const Floats away = _mm512_maskz_sub_ps(lanes, load(row + i, lanes), splat(mean));
+        squares += away * away;
+    }
+    const float factor = 1.0f / std::sqrt(sum(squares) / float(size) + epsilon);
+    for (size_t i = 0; i < size; i += WIDTH) {
+        const __mmask16 lanes = first_lanes(size - i);
+        const Floats normal = (load(row + i, lanes) - splat(mean)) * splat(factor);
+        store(row + i, normal * load(weight + i, lanes) + load(bias + i, lanes), lanes);
+    }
+}
+
+template <class To, class From>
+inline void convert_row(const From* row, size_t size, To* to) {
+    for (size_t i = 0; i < size; i += WIDTH) store(to + i, load(row + i, first_lanes(size - i)), first_lanes(size - i));
+}
+
+// A row, times the factors where there are some, as 8-bit numbers with 128 for zero, and the scale that makes them
+// float32 again (one scale a row, from its largest number).
+template <class From>
+inline float quantise_row(const From* row, size_t size, const float* factors, uint8_t* to) {
+    const auto read = [&](size_t i, __mmask16 lanes) {
+        const Floats x = load(row + i, lanes);
+        return factors ? x * load(factors + i, lanes) : x;
+    };
+    Floats largest = splat(0.0f);
+    for (size_t i = 0; i < size; i += WIDTH)
+        largest = _mm512_max_ps(largest, _mm512_abs_ps(read(i, first_lanes(size - i))));
+    const float most = maximum(largest), inverse = most > 0.0f ? 127.0f / most : 0.0f;
+    for (size_t i = 0; i < size; i += WIDTH) {
+        const __mmask16 lanes = first_lanes(size - i);
+        const __m512i whole = _mm512_cvtps_epi32(read(i, lanes) * splat(inverse));  // rounds to nearest even
+        _mm_mask_storeu_epi8(to + i, lanes, _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(128))));
+    }
+    return most / 127.0f;
+}
+
+// A row as the products of a dtype take it.
+template <class Dtype, class From>
+inline void prepare_row(const From* row, const Linear& linear, typename Dtype::Number* to, float* scale) {
+    const size_t size = size_t(linear.inputs);
+    if constexpr (std::is_same_v<Dtype, Int8>) *scale = quantise_row(row, size, linear.factors, to);
+    else convert_row(row, size, to);
+}
+
+// Activations of the form x · (½ + odd(x)): GELU and its tanh form. odd(x) = x · P(x²), P a polynomial fitted in
+// engine.py over |x| ≤ limit, beyond which ½ + odd(x) is 0 or 1 for float32.
+struct Activation {
+    enum Kind : int64_t { POLYNOMIAL, RELU, SILU, TANH } kind;
+    float limit, slope;  // P takes x² · slope - 1, in [-1, 1]
+    int64_t count;           // 8 or 16
+    float coefficients[16];  // from the highest power down
+
+    template <int COUNT>
+    Floats apply(Floats x) const {
+        const Floats inside = _mm512_max_ps(_mm512_min_ps(x, splat(limit)), splat(-limit));
+        const Floats place = inside * inside * splat(slope) - splat(1.0f);
+        Floats value = splat(coefficients[0]);
+#pragma GCC unroll 32
+        for (int i = 1; i < COUNT; ++i) value = value * place + splat(coefficients[i]);
+        return x * (inside * value + splat(0.5f));
+    }
+};
+
+inline Floats sigmoid(Floats x) {  // 1 / (1 + e^-x)
+    const Floats small = exp2(_mm512_abs_ps(x) * splat(-1.44269504f));
+    const Floats upper = splat(1.0f) / (splat(1.0f) + small);
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, splat(0.0f), _CMP_LT_OQ), upper, splat(1.0f) - upper);
+}
+
+// f(activation of sixteen numbers) with the activation chosen once, outside the loops.
+template <class F>
+inline void with_activation(const Activation& a, const F& f) {
+    switch (a.kind) {
+        case Activation::POLYNOMIAL:
+            if (a.count == 8) return f([&](Floats x) { return a.apply<8>(x); });
+            return f([&](Floats x) { return a.apply<16>(x); });
+        case Activation::RELU: return f([](Floats x) { return _mm512_max_ps(x, splat(0.0f)); });
+        case Activation::SILU: return f([](Floats x) { return x * sigmoid(x); });
+        case Activation::TANH: return f([](Floats x) { return splat(2.0f) * sigmoid(x + x) - splat(1.0f); });
+    }
+}

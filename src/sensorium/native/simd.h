@@ -1,0 +1,52 @@
+// Sixteen float32 at a time, and the few functions of them that a Transformer needs.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+using Floats = __m512;       // 16 float32
+constexpr size_t WIDTH = 16;
+
+struct bfloat16 {
+    uint16_t bits;
+};
+
+// The first `count` of sixteen lanes; all of them when there are more.
+inline __mmask16 first_lanes(size_t count) { return count >= WIDTH ? 0xffff : __mmask16((1u << count) - 1); }
+
+inline Floats splat(float x) { return _mm512_set1_ps(x); }
+
+inline Floats load(const float* from, __mmask16 lanes = 0xffff) { return _mm512_maskz_loadu_ps(lanes, from); }
+inline Floats load(const bfloat16* from, __mmask16 lanes = 0xffff) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, from)), 16));
+}
+
+inline void store(float* to, Floats x, __mmask16 lanes = 0xffff) { _mm512_mask_storeu_ps(to, lanes, x); }
+inline void store(bfloat16* to, Floats x, __mmask16 lanes = 0xffff) {
+    _mm256_mask_storeu_epi16(to, lanes, (__m256i)_mm512_cvtneps_pbh(x));  // rounds to nearest even
+}
+
+inline float to_float(float x) { return x; }
+inline void from_float(float x, float* to) { *to = x; }
+inline void from_float(float x, bfloat16* to) { to->bits = (uint16_t)_mm_extract_epi16((__m128i)_mm_cvtneps_pbh(_mm_set_ss(x)), 0); }
+
+inline float sum(Floats x) { return _mm512_reduce_add_ps(x); }
+inline float maximum(Floats x) { return _mm512_reduce_max_ps(x); }
+
+// 2^x, x ≤ 0 or small: the whole part into the exponent, the rest by a polynomial (its error is below one float32 step).
+inline Floats exp2(Floats x) {
+    const Floats whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const Floats rest = x - whole;  // in [-1/2, 1/2]
+    // Taylor coefficients (ln 2)ⁿ / n! up to n = 7: the next term is below 6e-9 there.
+    Floats value = splat(1.5252734e-5f);
+    value = value * rest + splat(1.5403530e-4f);
+    value = value * rest + splat(1.3333558e-3f);
+    value = value * rest + splat(9.6181291e-3f);
+    value = value * rest + splat(5.5504109e-2f);
+    value = value * rest + splat(2.4022651e-1f);
+    value = value * rest + splat(6.9314718e-1f);
+    value = value * rest + splat(1.0f);
+    return _mm512_scalef_ps(value, whole);
+}

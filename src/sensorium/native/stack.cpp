@@ -1,0 +1,296 @@
+// The Stack over packed sequences. A thread takes a tile, some whole sequences, through all layers while it lies in its
+// cache; nothing waits for anything. A batch too small for that is one tile, whose products a team of threads shares.
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "attention.h"
+
+namespace {
+
+constexpr size_t BLOCK = 16 * ROWS;  // rows that go through one product after the other
+
+struct Norm {
+    const float* weight;
+    const float* bias;
+};
+
+struct Layer {
+    Linear qkv, output, up, down;
+    Norm attention_norm, mlp_norm;
+};
+
+struct Stack {
+    int64_t hidden, heads, mlp, layers, pre_norm, causal;
+    float scale, epsilon;
+    Activation activation;
+    const Layer* layer;
+    Norm final_norm;  // null: none
+};
+
+// Keys and values of earlier tokens: pages [layers, pages, heads, a page], and which pages a sequence has.
+struct Cache {
+    uint32_t* keys;
+    uint32_t* values;
+    const int64_t* table;    // [sequences, columns]
+    const int64_t* lengths;  // [sequences] tokens before this step
+    int64_t pages, columns;
+};
+
+struct Batch {
+    float* x;                // [T, hidden], in and out
+    const int64_t* offsets;  // [sequences + 1]
+    const Cache* cache;      // null: every sequence is whole
+};
+
+// What lies between products: 8-bit numbers are made only where a product takes them.
+template <class Dtype>
+struct Between {
+    using Type = Dtype;
+};
+template <>
+struct Between<Int8> {
+    using Type = Bfloat16;
+};
+
+// Memory that grows and is kept, aligned for vectors.
+class Memory {
+  public:
+    ~Memory() { std::free(start_); }
+    void reset(size_t bytes) {
+        used_ = 0;
+        if (bytes <= size_) return;
+        std::free(start_);
+        size_ = round_up(bytes, 4096);
+        start_ = static_cast<char*>(std::aligned_alloc(4096, size_));
+        std::memset(start_, 0, size_);
+    }
+    template <class T>
+    T* take(size_t count) {
+        T* taken = reinterpret_cast<T*>(start_ + used_);
+        used_ += round_up(count * sizeof(T), 64);
+        return taken;
+    }
+
+  private:
+    char* start_ = nullptr;
+    size_t size_ = 0, used_ = 0;
+};
+
+template <class Dtype>
+class Tile {
+    using Middle = typename Between<Dtype>::Type;
+    using Number = typename Middle::Number;
+
+  public:
+    Tile(const Stack& stack, const Batch& batch, size_t first, size_t last, Memory& memory)
+        : s_(stack), batch_(batch), first_(first), last_(last), size_(size_t(stack.hidden)), mlp_(size_t(stack.mlp)),
+          rows_(size_t(batch.offsets[last] - batch.offsets[first])), x_(batch.x + size_t(batch.offsets[first]) * size_) {
+        memory.reset(rows_ * 4 * size_ * sizeof(Number) + BLOCK * (mlp_ * sizeof(Number) + (size_ + mlp_) * 4 + 8) + 4096);
+        qkv_ = memory.take<Number>(rows_ * 3 * size_);
+        attended_ = memory.take<Number>(rows_ * size_);
+        middle_ = memory.take<Number>(BLOCK * mlp_);
+        operand_ = memory.take<typename Dtype::Number>(BLOCK * std::max(size_, mlp_));
+        scales_ = memory.take<float>(BLOCK);
+    }
+
+    // Every thread of the team calls this; `own` is the thread's own memory.
+    void run(const Team& team, Memory& own) {
+        for (int64_t layer = 0; layer < s_.layers; ++layer) {
+            for (size_t row = 0; row < rows_; row += BLOCK) attention_in(team, s_.layer[layer], row, block(row));
+            team.meet();
+            attention(team, size_t(layer), own);
+            team.meet();
+            for (size_t row = 0; row < rows_; row += BLOCK) rest(team, s_.layer[layer], row, block(row));
+        }
+        if (s_.final_norm.weight) each_row(team, rows_, [&](size_t row) { norm(s_.final_norm, x_ + row * size_); });
+    }
+
+  private:
+    size_t block(size_t row) const { return std::min(BLOCK, rows_ - row); }
+    void norm(const Norm& n, float* row) const { layer_norm(row, size_, n.weight, n.bias, s_.epsilon); }
+
+    template <class F>
+    static void each_row(const Team& team, size_t count, const F& f) {
+        size_t begin, end;
+        team.share(count, &begin, &end);
+        for (size_t row = begin; row < end; ++row) f(row);
+    }
+
+    template <class From>
+    void prepare(const From* from, size_t row, const Linear& linear) {
+        prepare_row<Dtype>(from, linear, operand_ + row * size_t(linear.inputs), scales_ + row);
+    }
+    Rows prepared(size_t size) const { return {operand_, size / Dtype::PER_UNIT, scales_}; }
+
+    // Rows that the next product takes: as they are where their dtype is the product's.
+    Rows operand(const Team& team, const Number* from, size_t count, const Linear& linear) {
+        const size_t size = size_t(linear.inputs);
+        if constexpr (!std::is_same_v<Dtype, Int8>) return {from, size / Dtype::PER_UNIT, nullptr};
+        each_row(team, count, [&](size_t row) { prepare(from + row * size, row, linear); });
+        team.meet();
+        return prepared(size);
+    }
+
+    // The residual stream's rows, normalised on the way where the norm stands before.
+    Rows normal(const Team& team, const Norm& n, float* x, size_t count, const Linear& linear) {
+        each_row(team, count, [&](size_t row) {
+            if (s_.pre_norm) {
+                float copy[MOST_HIDDEN];
+                std::memcpy(copy, x + row * size_, size_ * sizeof(float));
+                norm(n, copy);
+                prepare(copy, row, linear);
+            } else {
+                prepare(x + row * size_, row, linear);
+            }
+        });
+        team.meet();
+        return prepared(size_);
+    }
+
+    // x = x + rows · weights, then the norm where it stands after.
+    void add(const Team& team, const Linear& linear, const Rows& rows, float* x, size_t count, const Norm& n) {
+        product<Dtype>(team, rows, count, linear, [&](size_t row, size_t column, __mmask16 lanes, Floats value) {
+            float* place = x + row * size_ + column;
+            store(place, load(place, lanes) + value, lanes);
+        });
+        team.meet();
+        if (!s_.pre_norm) each_row(team, count, [&](size_t row) { norm(n, x + row * size_); });
+    }
+
+    void attention_in(const Team& team, const Layer& layer, size_t row, size_t count) {
+        team.meet();
+        const Rows rows = normal(team, layer.attention_norm, x_ + row * size_, count, layer.qkv);
+        Number* to = qkv_ + row * 3 * size_;
+        product<Dtype>(team, rows, count, layer.qkv, [&](size_t r, size_t column, __mmask16 lanes, Floats value) {
+            store(to + r * 3 * size_ + column, value, lanes);
+        });
+    }
+
+    void rest(const Team& team, const Layer& layer, size_t row, size_t count) {
+        float* x = x_ + row * size_;
+        add(team, layer.output, operand(team, attended_ + row * size_, count, layer.output), x, count, layer.attention_norm);
+        const Rows rows = normal(team, layer.mlp_norm, x, count, layer.up);
+        with_activation(s_.activation, [&](auto activate) {
+            product<Dtype>(team, rows, count, layer.up, [&](size_t r, size_t column, __mmask16 lanes, Floats value) {
+                store(middle_ + r * mlp_ + column, activate(value), lanes);
+            });
+        });
+        team.meet();
+        add(team, layer.down, operand(team, middle_, count, layer.down), x, count, layer.mlp_norm);
+        team.meet();
+    }
+
+    void attention(const Team& team, size_t layer, Memory& own) {
+        const size_t heads = size_t(s_.heads), size = size_ / heads;
+        size_t begin, end;
+        team.share((last_ - first_) * heads, &begin, &end);
+        for (size_t i = begin; i < end; ++i) {
+            const size_t n = first_ + i / heads, h = i % heads;
+            const size_t start = size_t(batch_.offsets[n] - batch_.offsets[first_]);
+            const size_t count = size_t(batch_.offsets[n + 1] - batch_.offsets[n]);
+            const size_t before = batch_.cache ? size_t(batch_.cache->lengths[n]) : 0, keys = before + count;
+            const Number* q = qkv_ + start * 3 * size_ + h * size;
+            const size_t pages = (keys + PAGE - 1) / PAGE, row = round_up(size, WIDTH);
+            const size_t key_units = size / Middle::PER_UNIT * PAGE, value_units = PAGE / Middle::PER_UNIT * row;
+            own.reset(pages * (sizeof(Page) + 4 * (key_units + value_units)) + 8 * ROWS * round_up(keys, PAGE) + 4096);
+            Page* page = own.take<Page>(pages);
+            float* scratch = own.take<float>(2 * ROWS * round_up(keys, PAGE));
+            if (batch_.cache) {
+                const Cache& c = *batch_.cache;
+                for (size_t p = 0; p < pages; ++p) {
+                    const size_t place = (layer * size_t(c.pages) + size_t(c.table[n * size_t(c.columns) + p])) * heads + h;
+                    page[p] = {c.keys + place * key_units, c.values + place * value_units, PAGE};
+                }
+                for (size_t t = 0; t < count; ++t) {
+                    const Number* key = q + t * 3 * size_ + size_;
+                    put<Middle>(page[(before + t) / PAGE], (before + t) % PAGE, key, key + size_, size);
+                }
+            } else {
+                for (size_t p = 0; p < pages; ++p) {
+                    const size_t tokens = std::min(PAGE, keys - p * PAGE);
+                    page[p] = {own.take<uint32_t>(key_units), own.take<uint32_t>(value_units), round_up(tokens, WIDTH)};
+                    const Number* key = q + p * PAGE * 3 * size_ + size_;
+                    put_all(page[p], tokens, key, key + size_, 3 * size_, size);
+                }
+            }
+            const Head<Number> head = {q, attended_ + start * size_ + h * size, 3 * size_, size_, count, size, keys,
+                                       before + 1, s_.causal != 0, s_.scale};
+            attend<Middle>(head, page, scratch);
+        }
+    }
+
+    static constexpr size_t MOST_HIDDEN = 1 << 14;
+
+    const Stack& s_;
+    const Batch& batch_;
+    const size_t first_, last_, size_, mlp_, rows_;
+    float* x_;
+    Number *qkv_, *attended_, *middle_;
+    typename Dtype::Number* operand_;
+    float* scales_;
+};
+
+// Whole sequences end to end, `most` tokens a tile, or one longer sequence.
+std::vector<std::pair<size_t, size_t>> tiles(const int64_t* offsets, size_t sequences, int64_t most) {
+    std::vector<std::pair<size_t, size_t>> found;
+    for (size_t n = 0; n < sequences; ++n) {
+        if (!found.empty() && offsets[n + 1] - offsets[found.back().first] <= most) found.back().second = n + 1;
+        else found.emplace_back(n, n + 1);
+    }
+    return found;
+}
+
+template <class Dtype>
+void run_stack(const Stack& stack, const Batch& batch, size_t sequences, int threads) {
+    const auto cut = tiles(batch.offsets, sequences, BLOCK + BLOCK / 4);
+    if (threads == 1 || cut.size() >= 2 * size_t(threads)) {
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+        for (size_t i = 0; i < cut.size(); ++i) {
+            static thread_local Memory memory, own;
+            Tile<Dtype>(stack, batch, cut[i].first, cut[i].second, memory).run({1, 0}, own);
+        }
+        return;
+    }
+    static thread_local Memory memory;
+    const Tile<Dtype> tile(stack, batch, 0, sequences, memory);
+#pragma omp parallel num_threads(threads)
+    {
+        static thread_local Memory own;
+        Tile<Dtype>(tile).run({omp_get_num_threads(), omp_get_thread_num()}, own);
+    }
+}
+
+// x [count, inputs] → y [count, outputs], both float32: a head over a vocabulary.
+template <class Dtype>
+void run_linear(const Linear& linear, const float* x, size_t count, float* y, int threads) {
+    const size_t inputs = size_t(linear.inputs), outputs = size_t(linear.outputs);
+    static thread_local Memory memory;
+    memory.reset(count * (inputs * sizeof(float) + sizeof(float)) + 4096);
+    auto* units = memory.take<typename Dtype::Number>(count * inputs);
+    float* scales = memory.take<float>(count);
+    for (size_t row = 0; row < count; ++row) prepare_row<Dtype>(x + row * inputs, linear, units + row * inputs, scales + row);
+#pragma omp parallel num_threads(threads)
+    product<Dtype>({omp_get_num_threads(), omp_get_thread_num()}, {units, inputs / Dtype::PER_UNIT, scales}, count, linear,
+                   [&](size_t row, size_t column, __mmask16 lanes, Floats value) {
+                       store(y + row * outputs + column, value, lanes);
+                   });
+}
+
+}  // namespace
+
+// Called from Python (native/__init__.py); nothing is checked here. dtype: 0 float32, 1 bfloat16, 2 8-bit.
+extern "C" {
+
+void sensorium_stack(int64_t dtype, const Stack* stack, const Batch* batch, int64_t sequences, int64_t threads) {
+    const auto run = dtype == 0 ? run_stack<Float32> : dtype == 1 ? run_stack<Bfloat16> : run_stack<Int8>;
+    run(*stack, *batch, size_t(sequences), int(threads));
+}
+
+void sensorium_linear(int64_t dtype, const Linear* linear, const float* x, int64_t count, float* y, int64_t threads) {
+    const auto run = dtype == 0 ? run_linear<Float32> : dtype == 1 ? run_linear<Bfloat16> : run_linear<Int8>;
+    run(*linear, x, size_t(count), y, int(threads));
+}
+
+}

@@ -1,0 +1,264 @@
+"""The engine: the same answers, faster. Laws hold for every dtype, on the kernels and on torch's own operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sensorium import native
+from sensorium.config import (
+    DecoderConfig,
+    EncoderConfig,
+    LanguageModelHeadConfig,
+    LearnedPositions,
+    MaskedTokenHeadConfig,
+    StackConfig,
+    TokenStemConfig,
+)
+from sensorium.errors import UsageError
+from sensorium.infer import engine
+from sensorium.infer.engine import FallbackWarning, fast
+from sensorium.infer.fast_stack import FastStack
+from sensorium.infer.generate import generate, new_cache
+from sensorium.infer.torch_stack import TorchStack, varlen_attention
+from sensorium.models.build import new_model
+from sensorium.nn.attention import reference_attention
+from sensorium.packed import Layout, Packed
+
+VOCABULARY = 300
+DTYPES = ("fp32", "bf16", "int8")
+TOLERANCE = {"fp32": 2e-5, "bf16": 3e-2, "int8": 8e-2}
+"""Of the largest value."""
+
+
+def kernels_missing() -> str | None:
+    try:
+        native.library()
+    except OSError as error:
+        return str(error)
+    return None
+
+
+needs_kernels = pytest.mark.skipif(kernels_missing() is not None, reason=str(kernels_missing()))
+
+
+def encoder(**changes: Any) -> Any:
+    """A random BERT whose shapes fit nothing evenly: heads of 10, hidden layers of 100."""
+    stack = {"hidden_size": 40, "num_layers": 3, "num_heads": 4, "mlp_size": 100, **changes}
+    stem = TokenStemConfig(VOCABULARY, stack["hidden_size"], LearnedPositions(512), 2, 1e-12)
+    model = new_model(EncoderConfig(stem, StackConfig(**stack), masked_token=MaskedTokenHeadConfig()), seed=0)
+    return spread(model)
+
+
+def decoder(**changes: Any) -> Any:
+    """A random GPT-2."""
+    stack = {"hidden_size": 64, "num_layers": 3, "num_heads": 4, "mlp_size": 200, "mask": "causal", "norm_place": "pre",
+             "final_norm": True, "activation": "gelu_tanh", **changes}  # fmt: skip
+    stem = TokenStemConfig(VOCABULARY, stack["hidden_size"], LearnedPositions(512))
+    return spread(new_model(DecoderConfig(stem, StackConfig(**stack), LanguageModelHeadConfig()), seed=0))
+
+
+def spread(model: Any) -> Any:
+    """Weights far enough from zero that attention and activations are not nearly linear, and norms that matter."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(5)
+            else:
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+    return model
+
+
+def batch_of(*lengths: int, seed: int = 0) -> Packed:
+    generator = torch.Generator().manual_seed(seed)
+    return Packed.from_sequences([torch.randint(VOCABULARY, (n,), generator=generator) for n in lengths])
+
+
+def distance(got: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((got - expected).abs().max() / expected.abs().max())
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu", "tanh"])
+def test_the_kernels_agree_with_the_plain_stack(dtype: str, activation: str) -> None:
+    batch = batch_of(1, 2, 7, 16, 63, 64, 65, 130, 300, 3)
+    for model in (encoder(activation=activation), decoder(activation=activation)):
+        with torch.inference_mode():
+            assert distance(fast(model, dtype)(batch), model(batch)) < TOLERANCE[dtype]
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("size", "heads"), [(384, 12), (64, 1), (48, 8), (80, 2), (144, 1)])
+def test_the_kernels_take_heads_of_any_even_size(dtype: str, size: int, heads: int) -> None:
+    model, batch = encoder(hidden_size=size, num_heads=heads, mlp_size=4 * size), batch_of(5, 40, 70)
+    with torch.inference_mode():
+        assert distance(fast(model, dtype)(batch), model(batch)) < TOLERANCE[dtype]
+
+
+@needs_kernels
+@settings(max_examples=30, deadline=None)
+@given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=12), dtype=st.sampled_from(DTYPES),
+       threads=st.integers(1, 4))  # fmt: skip
+def test_a_result_is_the_same_bit_for_bit_whatever_the_neighbours_and_the_threads(
+    lengths: list[int], dtype: str, threads: int
+) -> None:
+    model, before = FAST_ENCODERS[dtype], torch.get_num_threads()
+    batch = batch_of(*lengths)
+    together = batch.split(model(batch))
+    try:
+        torch.set_num_threads(threads)
+        for ids, result in zip(batch.split(batch.values), together, strict=True):
+            assert torch.equal(model(Packed.from_sequences([ids])), result)
+    finally:
+        torch.set_num_threads(before)
+
+
+FAST_ENCODERS = {} if kernels_missing() else {dtype: fast(encoder(), dtype) for dtype in DTYPES}
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_steps_with_a_cache_give_what_one_run_gives(dtype: str) -> None:
+    model, batch = fast(decoder(), dtype), batch_of(150, 3, 64)
+    whole = batch.split(model(batch))
+    cache = new_cache(model, 3, 160)
+    done = [0, 0, 0]
+    for step in ([100, 1, 63], [1, 1, 1], [49, 1, 0]):
+        if step[2] == 0:  # a sequence is at its end and leaves
+            cache.keep([0, 1])
+            step = step[:2]
+        parts = [batch.split(batch.values)[n][done[n] : done[n] + new] for n, new in enumerate(step)]
+        got = model(Packed.from_sequences(parts, start_positions=done[: len(step)]), cache)
+        for n, part in enumerate(got.split(step)):
+            assert torch.equal(part, whole[n][done[n] : done[n] + step[n]])
+            done[n] += step[n]
+
+
+@needs_kernels
+def test_sequences_that_go_on_from_the_same_one_share_its_pages_and_do_not_disturb_each_other() -> None:
+    model, prompt = fast(decoder(), "fp32"), batch_of(130)
+    cache = new_cache(model, 3, 140)
+    cache.keep([0])
+    model(prompt, cache)
+    cache.select([0, 0, 0])
+    used = {page for pages in cache._pages for page in pages}
+    assert len(used) == 2 + 3  # two full pages for all, and an unfinished one for each
+    nexts = [torch.tensor([n]) for n in (5, 6, 7)]
+    got = model(Packed.from_sequences(nexts, start_positions=[130] * 3), cache)
+    for n, token in enumerate(nexts):
+        alone = model(Packed.from_sequences([torch.cat([prompt.values, token])]))
+        assert torch.equal(got[n], alone[-1])
+    cache.select([2, 2])
+    assert sorted(cache.lengths) == [131, 131]
+    with pytest.raises(UsageError, match="does not fit"):
+        cache.layout((20, 1))
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_generation_chooses_the_tokens_of_the_plain_model(dtype: str) -> None:
+    model = decoder()
+    prompts = [[1, 2, 3], [4], [*range(70)]]
+    expected = generate(model, prompts, max_new_tokens=12)
+    got = generate(fast(model, dtype), prompts, max_new_tokens=12)
+    same = sum(a == b for x, y in zip(got, expected, strict=True) for a, b in zip(x, y, strict=True))
+    assert same == 36 if dtype == "fp32" else same >= 20
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_vocabulary_heads_agree(dtype: str) -> None:
+    model, batch = encoder(), batch_of(9, 30)
+    with torch.inference_mode():
+        hidden_states = model(batch)
+        got = fast(model, dtype).masked_token_logits(hidden_states)
+        assert distance(got, model.masked_token_logits(hidden_states)) < TOLERANCE[dtype]
+    model = decoder()
+    with torch.inference_mode():
+        hidden_states = model(batch)
+        got = fast(model, dtype).next_token_logits(hidden_states)
+        assert distance(got, model.next_token_logits(hidden_states)) < TOLERANCE[dtype]
+
+
+@needs_kernels
+def test_the_model_that_is_given_stays_as_it_is() -> None:
+    model = encoder()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    result = fast(model, "int8")
+    assert isinstance(result.stack, FastStack)
+    assert not isinstance(model.stack, FastStack)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_an_unknown_dtype_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UsageError, match="int8"):
+        fast(encoder(), "int9")
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("make", [encoder, decoder])
+def test_where_the_kernels_are_missing_torch_gives_the_same(
+    dtype: str, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_no_kernels", lambda model: "no kernels in this test")
+    monkeypatch.setattr(engine, "_possible", lambda wanted, model: wanted)
+    model, batch = make(), batch_of(5, 1, 40)
+    result = fast(model, dtype)
+    assert isinstance(result.stack, TorchStack)
+    with torch.inference_mode():
+        assert distance(result(batch), model(batch)) < TOLERANCE[dtype]
+        if make is decoder:
+            prompts = [[1, 2, 3], [4, 5]]
+            answers = generate(result, prompts, max_new_tokens=3)
+            assert [len(answer) for answer in answers] == [3, 3]
+            assert dtype == "bf16" or answers == generate(model, prompts, max_new_tokens=3)
+
+
+def test_a_dtype_that_can_not_run_falls_back_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_no_kernels", lambda model: "no kernels in this test")
+    with pytest.warns(FallbackWarning, match=r"int8 can't run here: no kernels in this test; (bf16|fp32) runs") as seen:
+        fast(encoder(), "int8")
+    assert len(seen) == 1
+    assert "\n" not in str(seen[0].message)
+
+
+def test_a_shape_that_the_kernels_do_not_take_runs_on_torch() -> None:
+    model, batch = encoder(hidden_size=30, num_heads=2), batch_of(5, 40)  # heads of 15
+    result = fast(model)
+    assert isinstance(result.stack, TorchStack)
+    with torch.inference_mode():
+        assert distance(result(batch), model(batch)) < TOLERANCE["fp32"]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_gpu_kernel_is_called_with_the_boundaries_of_the_sequences(
+    causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's variable-length attention needs a GPU: here its published meaning stands in for it."""
+    import torch.nn.attention.varlen as varlen
+
+    def stand_in(q: Any, k: Any, v: Any, cu_q: Any, cu_k: Any, max_q: int, max_k: int, *, scale: Any,
+                 window_size: Any) -> Any:  # fmt: skip
+        assert cu_q.dtype == cu_k.dtype == torch.int32
+        assert (max_q, max_k) == (int(cu_q.diff().max()), int(cu_k.diff().max()))
+        return torch.cat([
+            torch.nn.functional.scaled_dot_product_attention(
+                q[a:b].transpose(0, 1), k[c:d].transpose(0, 1), v[c:d].transpose(0, 1), scale=scale,
+                attn_mask=torch.ones(b - a, d - c).tril(d - c - b + a).bool() if window_size[1] == 0 else None,
+            ).transpose(0, 1)
+            for a, b, c, d in zip(cu_q, cu_q[1:], cu_k, cu_k[1:], strict=False)
+        ])  # fmt: skip
+
+    monkeypatch.setattr(varlen, "varlen_attn", stand_in)
+    layout = Layout(query_lengths=(2, 1, 5), key_lengths=(4, 6, 5))
+    q, k, v = (torch.randn(n, 3, 8) for n in (8, 15, 15))
+    options: Any = {"causal": causal, "scale": 0.3}
+    expected = reference_attention(q, k, v, layout, **options)
+    assert torch.allclose(varlen_attention(q, k, v, layout, **options), expected, atol=1e-6)
