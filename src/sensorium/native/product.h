@@ -11,6 +11,7 @@
 #include "threads.h"
 
 constexpr size_t PANEL = 64;  // columns of a panel of packed weights: [panels][units of a row][64 columns] units
+constexpr size_t AHEAD = 24;
 constexpr int ROWS = 6;       // rows times 64 columns are 24 registers of sums; 4 of weights and 1 unit fit beside them
 
 struct Float32 {
@@ -50,7 +51,10 @@ inline void add_dots(const uint32_t* a, size_t a_stride, const uint32_t* b, size
     for (size_t step = 0; step < steps; ++step, b += b_stride) {
         __m512i weights[C];
 #pragma GCC unroll 4
-        for (int c = 0; c < C; ++c) weights[c] = _mm512_loadu_si512(b + c * WIDTH);
+        for (int c = 0; c < C; ++c) {
+            weights[c] = _mm512_loadu_si512(b + c * WIDTH);
+            _mm_prefetch(reinterpret_cast<const char*>(b + AHEAD * b_stride + c * WIDTH), _MM_HINT_T0);
+        }
 #pragma GCC unroll 6
         for (int r = 0; r < R; ++r) {
             const __m512i unit = _mm512_set1_epi32(int(a[r * a_stride + step]));

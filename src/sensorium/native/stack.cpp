@@ -9,7 +9,7 @@
 
 namespace {
 
-constexpr size_t BLOCK = 16 * ROWS;  // rows that go through one product after the other
+constexpr size_t BLOCK = 24 * ROWS;  // rows that go through one product after the other
 
 struct Norm {
     const float* weight;
