@@ -10,12 +10,14 @@ Peers that are not installed are left out:
 
     pip install 'sensorium[peers]'
 
-Appends to ``benchmarks/results/peers.csv`` and draws ``docs/assets/peers.svg``.
+Appends to ``benchmarks/results/peers.csv``, draws ``docs/assets/peers.svg`` and writes the table of
+``docs/performance.md``.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import multiprocessing
 import re
 import statistics
@@ -24,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,7 +36,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import MINILM, ROOT, append
+from _common import MINILM, ROOT, append, processor
 
 from sensorium import pipeline
 from sensorium.data.corpora import wikipedia
@@ -257,6 +260,26 @@ def main() -> None:
         )  # fmt: skip
     append("peers", ["what", "dtype", "tokens_per_second", "spread", "times_first", "cosine", "least_cosine"], rows)
     draw(rows)
+    tabulate(rows, tokens)
+
+
+def tabulate(rows: list[list[str]], tokens: int) -> None:
+    """The same rows in the documentation, between two marks."""
+    page = ROOT / "docs" / "performance.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition("<!-- peers -->\n")
+    _, mark, after = rest.partition("<!-- end of peers -->")
+    lines = [
+        f"{len(real_texts()):,} texts, {tokens:,} tokens; {processor()}; torch {version('torch')}, "
+        f"transformers {version('transformers')}; {datetime.date.today().isoformat()}.",
+        "",
+        "| who | tokens/s (slowest–fastest turn) | × the first | cosine: mean, least |",
+        "|---|---|---|---|",
+    ]
+    for name, _, speed, spread, times, cosine, least in rows:
+        low, high = (f"{int(value):,}" for value in spread.split("–"))
+        bold = "**" if name.startswith("sensorium") else ""
+        lines.append(f"| {bold}{name}{bold} | {int(speed):,} ({low}–{high}) | {times} | {cosine[:7]}, {least[:7]} |")
+    page.write_text(f"{before}<!-- peers -->\n" + "\n".join(lines) + f"\n{mark}{after}", encoding="utf-8")
 
 
 def draw(rows: list[list[str]]) -> None:

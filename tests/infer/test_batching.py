@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sensorium.errors import UsageError
 from sensorium.infer import batching
 from sensorium.infer.batching import AHEAD, run_stream, run_windows
 from sensorium.packed import Packed
@@ -69,6 +70,16 @@ def test_an_endless_stream_is_read_a_few_batches_ahead(overlap: bool, monkeypatc
         assert read - given_out <= AHEAD * 10 * (2 if overlap else 1)
         if given_out == 1000:
             break
+
+
+def test_out_of_memory_names_the_budget_to_set() -> None:
+    def full(batch: Packed, windows: Sequence[Encoding]) -> list[None]:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    with pytest.raises(UsageError, match="a batch of 20 tokens does not fit in memory; set batch_tokens below 25"):
+        list(run_stream([(n, window(n, 10)) for n in range(4)], full, batch_tokens=25))
+    with pytest.raises(UsageError, match="that is one text: shorten it"):
+        list(run_stream([(0, window(0, 30))], full, batch_tokens=25))
 
 
 def test_segment_ids_reach_the_batch_when_any_window_has_them() -> None:

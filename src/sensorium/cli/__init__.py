@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from sensorium.cli.bench import bench
 from sensorium.cli.demo import demo
 from sensorium.cli.evaluate import evaluate
 from sensorium.cli.info import info
@@ -23,6 +24,7 @@ from sensorium.cli.train import train
 from sensorium.errors import SensoriumError
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "bench": bench,
     "demo": demo,
     "evaluate": evaluate,
     "info": info,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from sensorium.data.batching import token_budget_batches
+from sensorium.errors import UsageError
 from sensorium.packed import Packed
 from sensorium.text import Encoding
 
@@ -18,7 +19,7 @@ Key = TypeVar("Key")
 Result = TypeVar("Result")
 Run = Callable[[Packed, Sequence[Encoding]], Sequence[Result]]
 """A batch and the windows in it → one result a window."""
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 8192
 AHEAD = 16
 """How many batches' worth of inputs are read at most before computing: enough to sort them well."""
 OVERLAP_CORES = 4
@@ -120,5 +121,13 @@ def _run(windows: Sequence[Encoding], run: Run[Result], batch_tokens: int) -> li
     found: dict[int, Result] = {}
     for indices in token_budget_batches(lengths, order, batch_tokens=batch_tokens, window=0):
         chosen = [windows[i] for i in indices]
-        found.update(zip(indices.tolist(), run(pack_encodings(chosen), chosen), strict=True))
+        try:
+            results = run(pack_encodings(chosen), chosen)
+        except RuntimeError as error:  # torch has no error of its own for a processor's memory
+            if "allocate memory" not in str(error) and "out of memory" not in str(error):
+                raise
+            tokens = int(lengths[indices].sum())
+            advice = f"set batch_tokens below {batch_tokens:,}" if len(chosen) > 1 else "that is one text: shorten it"
+            raise UsageError(f"a batch of {tokens:,} tokens does not fit in memory; {advice}") from error
+        found.update(zip(indices.tolist(), results, strict=True))
     return [found[i] for i in range(len(windows))]

@@ -22,8 +22,8 @@ from sensorium.nn.stack import Stack
 from sensorium.packed import Layout
 
 Dtype = Literal["fp32", "bf16", "int8"]
-CODES = {"fp32": native.FLOAT32, "bf16": native.BFLOAT16, "int8": native.INT8}
-NUMBERS = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+CODES: dict[Dtype, int] = {"fp32": native.FLOAT32, "bf16": native.BFLOAT16, "int8": native.INT8}
+NUMBERS: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 
 
 class PackedLinear:

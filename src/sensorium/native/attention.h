@@ -72,6 +72,7 @@ struct Head {
 template <class Dtype>
 inline void attend(const Head<typename Dtype::Number>& head, const Page* pages, float* scratch) {
     using Number = typename Dtype::Number;
+    constexpr int EXACT = sizeof(Number) == 4 ? 8 : 5;
     const size_t places = round_up(head.keys, PAGE), row_size = round_up(head.size, WIDTH);
     auto* weights = reinterpret_cast<Number*>(scratch + ROWS * places);
     const auto* queries = reinterpret_cast<const uint32_t*>(head.queries);
@@ -106,7 +107,7 @@ inline void attend(const Head<typename Dtype::Number>& head, const Page* pages, 
                 size_t i = 0;
                 for (; i < seen; i += WIDTH) {
                     const __mmask16 lanes = first_lanes(seen - i);
-                    const Floats weight = _mm512_maskz_mov_ps(lanes, exp2(load(scores + i, lanes) - most_likely));
+                    const Floats weight = _mm512_maskz_mov_ps(lanes, exp2<EXACT>(load(scores + i, lanes) - most_likely));
                     total += weight;
                     store(weights + r * places + i, weight);
                 }

@@ -77,7 +77,7 @@ struct Activation {
 };
 
 inline Floats sigmoid(Floats x) {  // 1 / (1 + e^-x)
-    const Floats small = exp2(_mm512_abs_ps(x) * splat(-1.44269504f));
+    const Floats small = exp2<8>(_mm512_abs_ps(x) * splat(-1.44269504f));
     const Floats upper = splat(1.0f) / (splat(1.0f) + small);
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, splat(0.0f), _CMP_LT_OQ), upper, splat(1.0f) - upper);
 }

@@ -20,6 +20,10 @@ Pairs = Iterable[tuple[Encoding, Tensor]]
 """The windows of one input with their results, handed over as they are computed."""
 
 
+TOGETHER = 64
+"""Texts of a list that are tokenised at a time."""
+
+
 class UntrainedHeadWarning(UserWarning):
     """The checkpoint had no head for the task; the answers are random."""
 
@@ -33,6 +37,7 @@ class Task:
         self.model: Any = checkpoint.model
         self.tokenizer = checkpoint.require_tokenizer()
         self.batch_tokens = batch_tokens
+        self._tokenised: dict[str, Encoding] = {}  # texts alone, tokenised ahead
         own = self.tokenizer.max_length
         self.max_length = min(checkpoint.config.max_length, own or checkpoint.config.max_length)
 
@@ -60,17 +65,31 @@ class Task:
         run: Callable[[Packed, Sequence[Encoding]], Sequence[Tensor]],
         finish: Callable[[Any, Pairs], Any],
     ) -> Iterator[Any]:
-        keyed = (((number, one), window) for number, one in enumerate(inputs, 1) for window in prepare(one, number))
+        keyed = (((number, one), window) for number, one in self._numbered(inputs) for window in prepare(one, number))
         stream = run_stream(keyed, run, batch_tokens=self.batch_tokens)
         for (_, one), results in groupby(stream, key=itemgetter(0)):
             yield finish(one, map(itemgetter(1, 2), results))
+
+    def _numbered(self, inputs: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        """Inputs with their numbers, from 1; the texts of a list are tokenised many at a time, on all cores."""
+        if not isinstance(inputs, list | tuple):
+            yield from enumerate(inputs, 1)
+            return
+        for start in range(0, len(inputs), TOGETHER):
+            texts = [one for one in inputs[start : start + TOGETHER] if isinstance(one, str) and len(one) <= SECTION]
+            self._tokenised = dict(zip(texts, self.tokenizer.encode_batch(texts), strict=True))
+            yield from enumerate(inputs[start : start + TOGETHER], start + 1)
+        self._tokenised = {}
 
     def windows(
         self, text: str, *, first: str | None = None, second: str | None = None, overlap: int = 0
     ) -> Iterator[Encoding]:
         """A text within its pair, as an iterator of one window or as many as it needs; nothing is cut away."""
         if len(text) <= SECTION:
-            whole = self.tokenizer.encode(text, second) if first is None else self.tokenizer.encode(first, text)
+            alone = first is None and second is None
+            whole = self._tokenised.get(text) if alone else None
+            if whole is None:
+                whole = self.tokenizer.encode(text, second) if first is None else self.tokenizer.encode(first, text)
             if len(whole) <= self.max_length:
                 return iter([whole])
         around = frame(self.tokenizer, first=first, second=second)

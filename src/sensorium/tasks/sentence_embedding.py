@@ -66,19 +66,13 @@ class SentenceEmbedding(Task):
         return list(torch.cat([pooled, torch.tensor(batch.lengths)[:, None]], dim=1))
 
     def _finish(self, one: str, pairs: Pairs) -> Any:
-        rest = iter(pairs)
-        _, total = next(rest)  # [D + 1]
-        vector, weight = self._part(total)
-        for _, pooled in rest:
-            other, other_weight = self._part(pooled)
-            vector = torch.maximum(vector, other) if self.settings.pooling == "max" else vector + other
-            weight = weight + other_weight
-        vector = vector if self.settings.pooling == "max" else vector / weight
+        windows = np.stack([pooled.numpy() for _, pooled in pairs])  # [windows, D + 1]
+        vectors, weights = windows[:, :-1], windows[:, -1:]
+        if self.settings.pooling == "max":
+            vector = vectors.max(axis=0)
+        else:
+            sums = vectors if self.settings.pooling == "mean" else vectors * weights
+            vector = sums.sum(axis=0) / weights.sum()
         if self.settings.normalize:
-            vector = torch.nn.functional.normalize(vector, dim=0)
-        return vector.numpy()
-
-    def _part(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """[D + 1] → what a window adds to the vector [D], and its weight."""
-        vector, weight = pooled[:-1], pooled[-1]
-        return vector * weight if self.settings.pooling in ("cls", "lasttoken") else vector, weight
+            vector /= max(float(np.linalg.norm(vector)), 1e-12)
+        return vector

@@ -1,0 +1,87 @@
+"""GPT-2 (124M) decoding beside `transformers`, and as a share of what memory allows.
+
+    python benchmarks/decoding.py
+
+Random weights of the published shape (speed does not depend on their values), greedy, 64 tokens of context and 64 new
+ones, one sequence and eight at a time, turn by turn in one run. The limit is bytes of weights read for a step divided by
+the bandwidth that reading a large array reaches here, before and after. Appends to ``benchmarks/results/decoding.csv``.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _common import append
+
+from sensorium.checkpoint import open_checkpoint
+from sensorium.infer.bench import ceilings
+from sensorium.infer.engine import fast
+from sensorium.infer.generate import generate
+from sensorium.machine import tune_process
+
+CONTEXT, NEW, ROUNDS = 64, 64, 5
+WEIGHTS = 124_439_808 - 1024 * 768  # every step reads all but the table of positions
+ITEM_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
+
+
+def ours(model: Any, count: int) -> None:
+    """Our generation loop."""
+    assert all(len(new) == NEW for new in generate(model, [[*range(CONTEXT)]] * count, max_new_tokens=NEW))
+
+
+def theirs(model: Any, count: int) -> None:
+    """The library's generation loop."""
+    ids = torch.arange(CONTEXT).repeat(count, 1)
+    options = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "pad_token_id": 0}
+    with torch.inference_mode():
+        output = model.generate(ids, attention_mask=torch.ones_like(ids), **options)
+    assert output.shape == (count, CONTEXT + NEW)
+
+
+def main() -> None:
+    """Take turns; report medians."""
+    before = ceilings().bandwidth
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        transformers.GPT2LMHeadModel(transformers.GPT2Config()).save_pretrained(folder)
+        opened = open_checkpoint(folder).model
+        contestants: dict[tuple[str, str], tuple[Callable[[Any, int], None], Any]] = {}
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+            peer = transformers.GPT2LMHeadModel.from_pretrained(folder, dtype=dtype).eval()
+            contestants["transformers", name] = (theirs, peer)
+        for name in ITEM_BYTES:
+            contestants["sensorium", name] = (ours, fast(opened, name))
+    tune_process()
+    seconds: dict[tuple[str, str, int], list[float]] = {}
+    for turn in range(ROUNDS + 1):  # the first warms up
+        for (who, name), (run, model) in contestants.items():
+            for count in (1, 8):
+                begin = time.perf_counter()
+                run(model, count)
+                if turn:
+                    seconds.setdefault((who, name, count), []).append(time.perf_counter() - begin)
+    bandwidth = max(before, ceilings().bandwidth)
+    medians = {key: statistics.median(times) for key, times in seconds.items()}
+    rows = []
+    for (who, name, count), median in medians.items():
+        share = WEIGHTS * ITEM_BYTES[name] * NEW / median / bandwidth
+        times = medians["transformers", "bf16", count] / median
+        rows.append([f"{who} {name}", count, f"{NEW * count / median:.1f}", f"{share:.3f}", f"{times:.2f}"])
+    rows.append(["memory, GB/s", "", f"{bandwidth / 1e9:.1f}", "", ""])
+    append(
+        "decoding", ["what", "sequences", "tokens_per_second", "share_of_bandwidth", "times_transformers_bf16"], rows
+    )
+
+
+if __name__ == "__main__":
+    main()
