@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from sensorium import cost
+from sensorium import cost, native
 from sensorium.checkpoint import Checkpoint
 from sensorium.infer.batching import BATCH_TOKENS, pack_encodings
 from sensorium.infer.engine import fast
@@ -65,8 +65,17 @@ def ceilings() -> Ceilings:
         flops[dtype] = 2 * rows * inputs * outputs / _least(lambda linear=linear: linear(x))  # type: ignore[misc]
     for dtype, name in (("fp32", "float32"), ("bf16", "bfloat16")):
         flops[dtype] = max(flops.get(dtype, 0.0), cost.peak_flops(name))
+    return Ceilings(flops, bandwidth())
+
+
+def bandwidth() -> float:
+    """Bytes a second that all cores read together from an array that no cache holds."""
     memory = torch.ones(READ_BYTES // 4)
-    return Ceilings(flops, READ_BYTES / _least(memory.sum))
+    try:
+        read, address = native.library().sensorium_read, native.pointer(memory)
+        return READ_BYTES / _least(lambda: read(address, READ_BYTES, torch.get_num_threads()))
+    except OSError:  # no kernels here
+        return READ_BYTES / _least(memory.sum)
 
 
 def encoding_work(checkpoint: Checkpoint, texts: Sequence[str], dtype: Dtype, limits: Ceilings) -> Work:

@@ -71,7 +71,7 @@ def generate_stream(
     capacity = min(limit, max(map(len, prompts)) + max_new_tokens)
     cache = new_cache(model, len(prompts), capacity)
     alive = list(range(len(prompts)))
-    history = {n: torch.tensor(list(prompt)) for n, prompt in enumerate(prompts)}
+    history = {n: list(prompt) for n, prompt in enumerate(prompts)}
     step = [list(prompt) for prompt in prompts]
     for count in range(1, max_new_tokens + 1):
         with torch.inference_mode():  # not around the yield: the mode would leak into the caller
@@ -81,7 +81,7 @@ def generate_stream(
             chosen = sample(logits, [history[n] for n in alive], [generators[n] for n in alive]).tolist()
         going_on = []
         for place, (n, token_id) in enumerate(zip(alive, chosen, strict=True)):
-            history[n] = torch.cat([history[n], torch.tensor([token_id])])
+            history[n].append(token_id)
             finished = token_id == eos_id or count == max_new_tokens or len(history[n]) >= limit
             yield Generated(n, token_id, finished)
             if not finished:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sensorium.errors import UsageError
 
-Filter = Callable[[Tensor, Sequence[Tensor]], Tensor]
+Filter = Callable[[Tensor, Sequence[Sequence[int]]], Tensor]
 """(logits [N, V], tokens of each sequence so far) → logits [N, V]."""
 
 
@@ -51,7 +51,7 @@ class SamplingSettings:
         return generator
 
 
-Sampler = Callable[[Tensor, Sequence[Tensor], Sequence[torch.Generator]], Tensor]
+Sampler = Callable[[Tensor, Sequence[Sequence[int]], Sequence[torch.Generator]], Tensor]
 """(logits [N, V], tokens of each sequence so far, its source of chance) → next tokens [N]."""
 
 
@@ -69,7 +69,7 @@ def make_sampler(settings: SamplingSettings) -> Sampler:
     if settings.top_p < 1.0:
         filters.append(_top_p(settings.top_p))
 
-    def sample(logits: Tensor, history: Sequence[Tensor], generators: Sequence[torch.Generator]) -> Tensor:
+    def sample(logits: Tensor, history: Sequence[Sequence[int]], generators: Sequence[torch.Generator]) -> Tensor:
         probabilities = _apply(filters, logits, history).softmax(dim=-1)  # [N, V]
         drawn = [torch.multinomial(p, 1, generator=g) for p, g in zip(probabilities, generators, strict=True)]
         return torch.cat(drawn)
@@ -77,7 +77,7 @@ def make_sampler(settings: SamplingSettings) -> Sampler:
     return sample
 
 
-def _apply(filters: Sequence[Filter], logits: Tensor, history: Sequence[Tensor]) -> Tensor:
+def _apply(filters: Sequence[Filter], logits: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
     logits = logits.float()
     for step in filters:
         logits = step(logits, history)
@@ -85,10 +85,10 @@ def _apply(filters: Sequence[Filter], logits: Tensor, history: Sequence[Tensor])
 
 
 def _repetition(penalty: float) -> Filter:
-    def apply(logits: Tensor, history: Sequence[Tensor]) -> Tensor:
+    def apply(logits: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
         logits = logits.clone()
         for row, tokens in zip(logits, history, strict=True):
-            seen = tokens.unique()
+            seen = torch.tensor(sorted(set(tokens)))
             row[seen] = torch.where(row[seen] > 0, row[seen] / penalty, row[seen] * penalty)
         return logits
 
@@ -96,7 +96,7 @@ def _repetition(penalty: float) -> Filter:
 
 
 def _top_k(k: int) -> Filter:
-    def apply(logits: Tensor, history: Sequence[Tensor]) -> Tensor:
+    def apply(logits: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
         smallest = logits.topk(min(k, logits.shape[-1]), dim=-1).values[:, -1:]  # [N, 1]
         return logits.masked_fill(logits < smallest, float("-inf"))
 
@@ -104,7 +104,7 @@ def _top_k(k: int) -> Filter:
 
 
 def _top_p(p: float) -> Filter:
-    def apply(logits: Tensor, history: Sequence[Tensor]) -> Tensor:
+    def apply(logits: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
         ordered, order = logits.sort(dim=-1, descending=True)
         before = ordered.softmax(dim=-1).cumsum(dim=-1) - ordered.softmax(dim=-1)  # probability of the likelier ones
         dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before >= p)

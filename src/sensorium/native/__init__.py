@@ -86,6 +86,8 @@ def library() -> ctypes.CDLL:
     found = ctypes.CDLL(str(LIBRARY))
     found.sensorium_stack.argtypes = [c_int64, POINTER(Stack), POINTER(Batch), c_int64, c_int64]
     found.sensorium_linear.argtypes = [c_int64, POINTER(Linear), c_void_p, c_int64, c_void_p, c_int64]
+    found.sensorium_read.argtypes = [c_void_p, c_int64, c_int64]
+    found.sensorium_read.restype = ctypes.c_uint64
     found.sensorium_stack.restype = found.sensorium_linear.restype = None
     return found
 

@@ -11,7 +11,7 @@
 #include "threads.h"
 
 constexpr size_t PANEL = 64;  // columns of a panel of packed weights: [panels][units of a row][64 columns] units
-constexpr size_t AHEAD = 24;
+constexpr size_t AHEAD = 24;  // steps that weights are fetched ahead
 constexpr int ROWS = 6;       // rows times 64 columns are 24 registers of sums; 4 of weights and 1 unit fit beside them
 
 struct Float32 {
