@@ -49,7 +49,7 @@ def bench(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FallbackWarning)
                 if isinstance(checkpoint.model, DecoderLM):
-                    done += [decoding_work(checkpoint, name, limits, num_sequences=n) for n in (1, 8)]
+                    done += [decoding_work(checkpoint, name, num_sequences=n) for n in (1, 8)]
                 else:
                     done.append(encoding_work(checkpoint, texts, name, limits))
     if json:

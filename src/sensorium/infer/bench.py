@@ -9,14 +9,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from sensorium import cost, native
 from sensorium.checkpoint import Checkpoint
 from sensorium.infer.batching import BATCH_TOKENS, pack_encodings
 from sensorium.infer.engine import fast
-from sensorium.infer.fast_stack import CODES, Dtype, FastVocabulary
+from sensorium.infer.fast_stack import CODES, Dtype, FastStack, FastVocabulary
 from sensorium.infer.generate import new_cache
 from sensorium.models.decoder import DecoderLM
 from sensorium.packed import Packed
@@ -68,14 +70,32 @@ def ceilings() -> Ceilings:
     return Ceilings(flops, bandwidth())
 
 
-def bandwidth() -> float:
-    """Bytes a second that all cores read together from an array that no cache holds."""
-    memory = torch.ones(READ_BYTES // 4)
+def bandwidth(tensors: Sequence[Tensor] = ()) -> float:
+    """Bytes a second that all cores read together: these tensors, or an array that no cache holds.
+
+    On a virtual machine it depends on where the bytes lie, so a model's limit is read from its own weights.
+    """
+    tensors = tensors or [torch.ones(READ_BYTES // 4)]
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def read() -> None:
+        for tensor in tensors:
+            size = tensor.numel() * tensor.element_size()
+            native.library().sensorium_read(native.pointer(tensor), size, torch.get_num_threads())
+
     try:
-        read, address = native.library().sensorium_read, native.pointer(memory)
-        return READ_BYTES / _least(lambda: read(address, READ_BYTES, torch.get_num_threads()))
+        return total / _least(read)
     except OSError:  # no kernels here
-        return READ_BYTES / _least(memory.sum)
+        return total / _least(lambda: [tensor.sum() for tensor in tensors])
+
+
+def weights_of(model: DecoderLM) -> list[Tensor]:
+    """What every step of a decoder reads, as it lies in memory."""
+    stack: Any = model.stack
+    if isinstance(stack, FastStack):
+        head: Any = model.language_model
+        return [*stack.panels, head.packed.panels]
+    return [*stack.parameters(), model.stem.tokens.weight]
 
 
 def encoding_work(checkpoint: Checkpoint, texts: Sequence[str], dtype: Dtype, limits: Ceilings) -> Work:
@@ -105,16 +125,13 @@ def encoding_work(checkpoint: Checkpoint, texts: Sequence[str], dtype: Dtype, li
     return Work(f"encode, {dtype}", total / seconds, share, "products", joules and joules / total)
 
 
-def decoding_work(checkpoint: Checkpoint, dtype: Dtype, limits: Ceilings, *, num_sequences: int = 1) -> Work:
+def decoding_work(checkpoint: Checkpoint, dtype: Dtype, *, num_sequences: int = 1) -> Work:
     """New tokens after a context: every one reads all weights, so that memory bounds it (few sequences at a time)."""
     model = fast(checkpoint.model, dtype)
     if not isinstance(model, DecoderLM):
         raise TypeError("an encoder does not decode")
-    item_bytes = {"fp32": 4, "bf16": 2, "int8": 1}[dtype]
-    stem = checkpoint.config.stem
-    read = item_bytes * (
-        cost.stack_parameters(checkpoint.config.stack) + stem.vocabulary_size * checkpoint.config.stack.hidden_size
-    )
+    weights = weights_of(model)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in weights)
     prompts = [list(range(CONTEXT))] * num_sequences
 
     @torch.inference_mode()
@@ -128,7 +145,7 @@ def decoding_work(checkpoint: Checkpoint, dtype: Dtype, limits: Ceilings, *, num
 
     seconds, joules = _median(run)
     tokens = NEW_TOKENS * num_sequences
-    share = (NEW_TOKENS / seconds) * read / limits.bandwidth
+    share = (NEW_TOKENS / seconds) * size / bandwidth(weights)
     return Work(f"decode × {num_sequences}, {dtype}", tokens / seconds, share, "memory", joules and joules / tokens)
 
 

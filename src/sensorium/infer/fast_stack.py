@@ -98,6 +98,11 @@ class FastStack(nn.Module):
         )  # fmt: skip
         self._kept.append(layers)
 
+    @property
+    def panels(self) -> list[Tensor]:
+        """The packed weights of all layers."""
+        return [kept.panels for kept in self._kept if isinstance(kept, PackedLinear)]
+
     def _norm(self, norm: Any) -> native.Norm:
         if not isinstance(norm, nn.LayerNorm):
             return native.Norm(None, None)
