@@ -3,8 +3,8 @@
     python benchmarks/decoding.py
 
 Random weights of the published shape (speed does not depend on their values), greedy, 64 tokens of context and 64 new
-ones, one sequence and eight at a time, turn by turn in one run, all under our memory settings. The limit is how often all
-cores can read the weights a second, doing nothing else, measured every turn. Appends to
+ones, one sequence and eight at a time, turn by turn in one run, all under our memory settings. The limit is how often
+all cores can read the weights a second, doing nothing else, measured every turn. Appends to
 ``benchmarks/results/decoding.csv``.
 """
 
