@@ -295,9 +295,9 @@ def draw(rows: list[list[str]]) -> None:
         y, width = 30 + 26 * i, 430 * float(speed) / most
         weight = ' font-weight="bold"' if name.startswith("sensorium") else ""
         lines.append(
-            f'<text x="238" y="{y + 14}" text-anchor="end" fill="currentColor"{weight}>{name}</text>'
+            f'<text x="238" y="{y + 14}" text-anchor="end" fill="#76838c"{weight}>{name}</text>'
             f'<rect x="246" y="{y}" width="{width:.0f}" height="19" rx="3" fill="{colours[dtype]}"/>'
-            f'<text x="{252 + width:.0f}" y="{y + 14}" fill="currentColor">{int(speed):,}</text>'
+            f'<text x="{252 + width:.0f}" y="{y + 14}" fill="#76838c">{int(speed):,}</text>'
         )
     (ROOT / "docs" / "assets" / "peers.svg").write_text("\n".join([*lines, "</svg>\n"]), encoding="utf-8")
 
