@@ -27,9 +27,14 @@ class Kernels(BuildHookInterface):  # type: ignore[type-arg]
         if compiler is None or platform.system() != "Linux" or platform.machine() != "x86_64":
             return
         fresh, library = folder / "_stack.so.new", folder / "_stack.so"
-        done = subprocess.run([compiler, *FLAGS, str(folder / "stack.cpp"), "-o", str(fresh)], capture_output=True)
+        command = [compiler, *FLAGS, str(folder / "stack.cpp"), "-o", str(fresh)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        except OSError as error:
+            self.app.display_warning(f"the kernels were not compiled: {error}")
+            return
         if done.returncode:
-            self.app.display_warning(f"the kernels were not compiled: {done.stderr.decode(errors='replace')[-500:]}")
+            self.app.display_warning(f"the kernels were not compiled: {done.stderr[-500:]}")
             return
         os.replace(fresh, library)  # a process may have the old one open
         build_data["artifacts"].append(str(library.relative_to(self.root)))
