@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -185,6 +186,21 @@ def test_vocabulary_heads_agree(dtype: str) -> None:
         hidden_states = model(batch)
         got = fast(model, dtype).next_token_logits(hidden_states)
         assert distance(got, model.next_token_logits(hidden_states)) < TOLERANCE[dtype]
+
+
+@needs_kernels
+@pytest.mark.parametrize("make", [encoder, decoder])
+def test_the_stem_is_exact_and_refuses_what_its_tables_do_not_hold(make: Any) -> None:
+    model, batch = make(), batch_of(3, 70)
+    segments = replace(batch, segment_ids=(batch.positions > 2).long()) if make is encoder else batch
+    with torch.inference_mode():
+        for one in (batch, segments):
+            assert torch.allclose(fast(model).stem(one), model.stem(one), atol=1e-6)
+    for wrong in ([VOCABULARY], [-1]):
+        with pytest.raises(UsageError, match="token ids from .* this model knows 300"):
+            fast(model)(Packed.from_sequences([wrong]))
+    with pytest.raises(UsageError, match="reads at most 512"):
+        fast(model)(batch_of(513))
 
 
 @needs_kernels

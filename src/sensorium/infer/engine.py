@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sensorium import native
 from sensorium.errors import UsageError, nearest
 from sensorium.infer.fast_stack import Dtype, FastStack, FastVocabulary, unsupported
+from sensorium.infer.fast_stem import FastStem
 from sensorium.infer.torch_stack import TorchStack
 from sensorium.models.build import Model
 from sensorium.models.decoder import DecoderLM
@@ -47,7 +48,8 @@ def fast(model: AnyModel, dtype: str = "fp32", *, smooth: Mapping[str, Tensor] |
         model = copy.deepcopy(model).float()
     reason = "the model is on a GPU" if next(model.parameters()).is_cuda else _no_kernels(model)
     if reason is None:
-        return _with(model, stack=FastStack(model.stack, wanted, dict(smooth or {})), **_vocabularies(model, wanted))
+        stack = FastStack(model.stack, wanted, dict(smooth or {}))
+        return _with(model, stem=FastStem(model.stem), stack=stack, **_vocabularies(model, wanted))
     possible = _possible(wanted, model)
     if possible != wanted:
         warnings.warn(f"{wanted} can't run here: {reason}; {possible} runs instead", FallbackWarning, stacklevel=2)

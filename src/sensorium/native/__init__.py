@@ -60,6 +60,15 @@ class Stack(Structure):
     ]  # fmt: skip
 
 
+class Stem(Structure):
+    """Tables of tokens, positions and segments, and the norm of their sum."""
+
+    _fields_ = [
+        ("tokens", c_void_p), ("positions", c_void_p), ("segments", c_void_p), ("norm", Norm), ("hidden", c_int64),
+        ("epsilon", c_float),
+    ]  # fmt: skip
+
+
 class Cache(Structure):
     """Keys and values of earlier tokens, in pages."""
 
@@ -86,6 +95,8 @@ def library() -> ctypes.CDLL:
     found = ctypes.CDLL(str(LIBRARY))
     found.sensorium_stack.argtypes = [c_int64, POINTER(Stack), POINTER(Batch), c_int64, c_int64]
     found.sensorium_linear.argtypes = [c_int64, POINTER(Linear), c_void_p, c_int64, c_void_p, c_int64]
+    found.sensorium_stem.argtypes = [POINTER(Stem), c_void_p, c_void_p, c_void_p, c_int64, c_void_p, c_int64]
+    found.sensorium_stem.restype = None
     found.sensorium_read.argtypes = [c_void_p, c_int64, c_int64]
     found.sensorium_read.restype = ctypes.c_uint64
     found.sensorium_stack.restype = found.sensorium_linear.restype = None

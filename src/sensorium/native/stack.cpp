@@ -29,6 +29,14 @@ struct Stack {
     Norm final_norm;  // null: none
 };
 
+// Tables [rows, hidden] in float32; segments and the norm may be null.
+struct Stem {
+    const float *tokens, *positions, *segments;
+    Norm norm;
+    int64_t hidden;
+    float epsilon;
+};
+
 // Keys and values of earlier tokens: pages [layers, pages, heads, a page], and which pages a sequence has.
 struct Cache {
     uint32_t* keys;
@@ -278,6 +286,25 @@ void run_linear(const Linear& linear, const float* x, size_t count, float* y, in
                    });
 }
 
+// Rows of the tables added up and normalised. Ids are within the tables: Python has looked.
+void run_stem(const Stem& stem, const int64_t* ids, const int64_t* positions, const int64_t* segments, int64_t count,
+              float* x, int threads) {
+    const size_t size = size_t(stem.hidden);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t t = 0; t < count; ++t) {
+        const float* token = stem.tokens + size_t(ids[t]) * size;
+        const float* position = stem.positions + size_t(positions[t]) * size;
+        const float* segment = stem.segments ? stem.segments + size_t(segments ? segments[t] : 0) * size : nullptr;
+        float* row = x + size_t(t) * size;
+        for (size_t i = 0; i < size; i += WIDTH) {
+            const __mmask16 lanes = first_lanes(size - i);
+            const Floats sum = load(token + i, lanes) + load(position + i, lanes);
+            store(row + i, segment ? sum + load(segment + i, lanes) : sum, lanes);
+        }
+        if (stem.norm.weight) layer_norm(row, size, stem.norm.weight, stem.norm.bias, stem.epsilon);
+    }
+}
+
 // Read `bytes` of memory with all threads, as fast as it comes; what is read goes into a sum that nobody needs.
 uint64_t read_memory(const char* from, size_t bytes, int threads) {
     uint64_t total = 0;
@@ -302,6 +329,11 @@ uint64_t read_memory(const char* from, size_t bytes, int threads) {
 
 // Called from Python (native/__init__.py); nothing is checked here. dtype: 0 float32, 1 bfloat16, 2 8-bit.
 extern "C" {
+
+void sensorium_stem(const Stem* stem, const int64_t* ids, const int64_t* positions, const int64_t* segments,
+                    int64_t count, float* x, int64_t threads) {
+    run_stem(*stem, ids, positions, segments, count, x, int(threads));
+}
 
 uint64_t sensorium_read(const char* from, int64_t bytes, int64_t threads) {
     return read_memory(from, size_t(bytes), int(threads));

@@ -1,0 +1,58 @@
+"""The token stem on the compiled kernels: three look-ups, their sum and its norm in one pass.
+
+Shapes: T packed tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor, nn
+
+from sensorium import native
+from sensorium.errors import UsageError
+from sensorium.nn.stems import TokenStem
+from sensorium.packed import Packed
+
+
+class FastStem(nn.Module):
+    """As ``nn.TokenStem``, for inference. It reads the tables of the stem that it is made from."""
+
+    def __init__(self, stem: TokenStem) -> None:
+        """Raises ``OSError`` where the kernels can't run."""
+        super().__init__()
+        self.library = native.library()
+        self.stem, self.config = stem, stem.config
+
+    @property
+    def tokens(self) -> nn.Embedding:
+        """The token table."""
+        return self.stem.tokens
+
+    def forward(self, batch: Packed) -> Tensor:
+        """[T, D] float32. Raises ``UsageError`` for a sequence longer than the position table, or an unknown id."""
+        stem, table = self.stem, self.config.positions
+        last = int(batch.positions.max())
+        if last >= table.max_length:
+            raise UsageError(f"a sequence has {last + 1:,} tokens; this model reads at most {table.max_length:,}")
+        ids, positions = batch.values.contiguous(), (batch.positions + table.offset).contiguous()
+        segments = None if batch.segment_ids is None or stem.segments is None else batch.segment_ids.contiguous()
+        for name, given, size in (
+            ("token", ids, self.config.vocabulary_size), ("segment", segments, self.config.num_segments),
+        ):  # fmt: skip
+            if given is not None and not 0 <= int(given.min()) <= int(given.max()) < size:
+                raise UsageError(f"{name} ids from {int(given.min())} to {int(given.max())}; this model knows {size:,}")
+        norm = stem.norm if isinstance(stem.norm, nn.LayerNorm) else None
+        tables = (stem.tokens.weight, stem.positions.weight, None if stem.segments is None else stem.segments.weight)
+        struct = native.Stem(
+            *map(native.pointer, tables),
+            native.Norm(None, None) if norm is None else native.Norm(*map(native.pointer, (norm.weight, norm.bias))),
+            self.config.hidden_size, norm.eps if norm is not None else 0.0,
+        )  # fmt: skip
+        x = torch.empty(len(ids), self.config.hidden_size)
+        self.library.sensorium_stem(
+            ctypes.byref(struct), native.pointer(ids), native.pointer(positions), native.pointer(segments), len(ids),
+            native.pointer(x), torch.get_num_threads(),
+        )  # fmt: skip
+        return x
