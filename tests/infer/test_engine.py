@@ -23,7 +23,7 @@ from sensorium.config import (
 from sensorium.errors import UsageError
 from sensorium.infer import engine
 from sensorium.infer.engine import FallbackWarning, fast
-from sensorium.infer.fast_stack import FastStack
+from sensorium.infer.fast_stack import FastStack, unsupported
 from sensorium.infer.generate import generate, new_cache
 from sensorium.infer.torch_stack import TorchStack, varlen_attention
 from sensorium.models.build import new_model
@@ -211,6 +211,11 @@ def test_the_model_that_is_given_stays_as_it_is() -> None:
     assert isinstance(result.stack, FastStack)
     assert not isinstance(model.stack, FastStack)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_hidden_size_beyond_the_kernels_is_named_before_anything_is_packed() -> None:
+    config = StackConfig(hidden_size=16_388, num_layers=1, num_heads=1, mlp_size=4)
+    assert unsupported(config) == "hidden_size is 16,388, and the kernels go up to 16,384"
 
 
 def test_an_unknown_dtype_is_refused_with_the_nearest_name() -> None:

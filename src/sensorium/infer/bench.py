@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sensorium import cost, native
 from sensorium.checkpoint import Checkpoint
+from sensorium.data.batching import token_budget_batches
 from sensorium.infer.batching import BATCH_TOKENS, pack_encodings
 from sensorium.infer.engine import fast
 from sensorium.infer.fast_stack import CODES, Dtype, FastStack, FastVocabulary
 from sensorium.infer.generate import new_cache
 from sensorium.models.decoder import DecoderLM
 from sensorium.packed import Packed
-from sensorium.text import Encoding
 
 ROUNDS = 5
 ENERGY = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
@@ -103,16 +104,10 @@ def encoding_work(checkpoint: Checkpoint, texts: Sequence[str], dtype: Dtype, li
     model = fast(checkpoint.model, dtype)
     tokenizer = checkpoint.require_tokenizer()
     encodings = sorted(tokenizer.encode_batch(texts, max_length=checkpoint.config.max_length), key=len)
-    batches: list[list[Encoding]] = []
-    tokens = 0
-    for encoding in encodings:
-        if not batches or tokens + len(encoding) > BATCH_TOKENS:
-            batches.append([encoding])
-            tokens = len(encoding)
-        else:
-            batches[-1].append(encoding)
-            tokens += len(encoding)
-    packed = [pack_encodings(batch) for batch in batches]
+    batches = token_budget_batches(
+        list(map(len, encodings)), np.arange(len(encodings)), batch_tokens=BATCH_TOKENS, window=0
+    )
+    packed = [pack_encodings([encodings[i] for i in batch]) for batch in batches]
 
     def run() -> None:
         for batch in packed:

@@ -32,12 +32,7 @@ class KeyValueCache:
 
     def layout(self, lengths: tuple[int, ...]) -> Layout:
         """Begin a step that brings ``lengths`` new tokens. Raises ``UsageError`` when they do not fit."""
-        if len(lengths) != len(self.lengths):
-            raise UsageError(f"the cache holds {len(self.lengths)} sequences, the step brings {len(lengths)}")
-        before = self.lengths
-        self.lengths = [old + new for old, new in zip(before, lengths, strict=True)]
-        if max(self.lengths) > self.capacity:
-            raise UsageError(f"a sequence of {max(self.lengths)} tokens does not fit a cache of {self.capacity}")
+        before, self.lengths = self.lengths, _grown(self.lengths, lengths, self.capacity)
         self._rows = self._places(before, self.lengths)
         self._all_rows = self._places([0] * len(lengths), self.lengths)
         return Layout(query_lengths=tuple(lengths), key_lengths=tuple(self.lengths))
@@ -90,17 +85,11 @@ class PagedCache:
 
     def layout(self, lengths: tuple[int, ...]) -> Layout:
         """Begin a step that brings ``lengths`` new tokens. Raises ``UsageError`` when they do not fit."""
-        if len(lengths) != len(self.lengths):
-            raise UsageError(f"the cache holds {len(self.lengths)} sequences, the step brings {len(lengths)}")
-        self._before = self.lengths
-        after = [old + new for old, new in zip(self.lengths, lengths, strict=True)]
-        if max(after) > self.capacity:
-            raise UsageError(f"a sequence of {max(after)} tokens does not fit a cache of {self.capacity}")
-        self.lengths = after
-        for n, length in enumerate(after):
+        self._before, self.lengths = self.lengths, _grown(self.lengths, lengths, self.capacity)
+        for n, length in enumerate(self.lengths):
             while len(self._pages[n]) * PANEL < length:
                 self._pages[n].append(self._take())
-        return Layout(query_lengths=tuple(lengths), key_lengths=tuple(after))
+        return Layout(query_lengths=tuple(lengths), key_lengths=tuple(self.lengths))
 
     def struct(self) -> native.Cache:
         """This step, as the kernels take it."""
@@ -145,3 +134,13 @@ class PagedCache:
         self._uses[page] -= 1
         if not self._uses[page]:
             self._free.append(page)
+
+
+def _grown(before: Sequence[int], new: Sequence[int], capacity: int) -> list[int]:
+    """Tokens of each sequence after a step. Raises ``UsageError`` when the step does not fit the cache."""
+    if len(new) != len(before):
+        raise UsageError(f"the cache holds {len(before)} sequences, the step brings {len(new)}")
+    after = [old + more for old, more in zip(before, new, strict=True)]
+    if max(after) > capacity:
+        raise UsageError(f"a sequence of {max(after)} tokens does not fit a cache of {capacity}")
+    return after

@@ -25,6 +25,9 @@ Dtype = Literal["fp32", "bf16", "int8"]
 CODES: dict[Dtype, int] = {"fp32": native.FLOAT32, "bf16": native.BFLOAT16, "int8": native.INT8}
 NUMBERS: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 
+MOST_HIDDEN = 1 << 14
+"""As in ``stack.cpp``, which keeps a copy of one row on its stack."""
+
 
 class PackedLinear:
     """The weights [N, K] of a linear map as the kernels read them: [panels, K / per unit, 64 columns] 32-bit units.
@@ -122,9 +125,6 @@ class FastStack(nn.Module):
         )  # fmt: skip
         return x
 
-    def __deepcopy__(self, memo: object) -> FastStack:
-        return self  # its weights never change
-
 
 class FastVocabulary(nn.Module):
     """Vectors [M, D] → logits [M, V], as a bias and a product with the vocabulary matrix."""
@@ -145,12 +145,11 @@ class FastVocabulary(nn.Module):
         )  # fmt: skip
         return logits
 
-    def __deepcopy__(self, memo: object) -> FastVocabulary:
-        return self
-
 
 def unsupported(config: StackConfig) -> str | None:
     """Why the kernels can't run a stack of this shape; ``None``: they can."""
+    if config.hidden_size > MOST_HIDDEN:
+        return f"hidden_size is {config.hidden_size:,}, and the kernels go up to {MOST_HIDDEN:,}"
     if config.hidden_size % 4 or config.mlp_size % 4 or config.head_size % 2:
         return "hidden_size and mlp_size must be multiples of 4, and the head size even"
     return None

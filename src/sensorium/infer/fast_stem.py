@@ -32,11 +32,8 @@ class FastStem(nn.Module):
 
     def forward(self, batch: Packed) -> Tensor:
         """[T, D] float32. Raises ``UsageError`` for a sequence longer than the position table, or an unknown id."""
-        stem, table = self.stem, self.config.positions
-        last = int(batch.positions.max())
-        if last >= table.max_length:
-            raise UsageError(f"a sequence has {last + 1:,} tokens; this model reads at most {table.max_length:,}")
-        ids, positions = batch.values.contiguous(), (batch.positions + table.offset).contiguous()
+        stem = self.stem
+        ids, positions = batch.values.contiguous(), stem.position_rows(batch).contiguous()
         segments = None if batch.segment_ids is None or stem.segments is None else batch.segment_ids.contiguous()
         for name, given, size in (
             ("token", ids, self.config.vocabulary_size), ("segment", segments, self.config.num_segments),

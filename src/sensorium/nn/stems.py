@@ -23,13 +23,17 @@ class TokenStem(nn.Module):
 
     def forward(self, batch: Packed) -> Tensor:
         """[T, D]. Raises ``UsageError`` for a sequence longer than the position table."""
-        table = self.config.positions
-        last = int(batch.positions.max())
-        if last >= table.max_length:
-            raise UsageError(f"a sequence has {last + 1:,} tokens; this model reads at most {table.max_length:,}")
-        x = self.tokens(batch.values) + self.positions(batch.positions + table.offset)  # [T, D]
+        x = self.tokens(batch.values) + self.positions(self.position_rows(batch))  # [T, D]
         if self.segments is not None:
             # Without segment ids every token belongs to segment 0: add its row once, look up nothing.
             x = x + (self.segments.weight[0] if batch.segment_ids is None else self.segments(batch.segment_ids))
         output: Tensor = self.dropout(self.norm(x))
         return output
+
+    def position_rows(self, batch: Packed) -> Tensor:
+        """[T] row of the position table for each token. Raises ``UsageError`` when a sequence is longer than it."""
+        table = self.config.positions
+        last = int(batch.positions.max())
+        if last >= table.max_length:
+            raise UsageError(f"a sequence has {last + 1:,} tokens; this model reads at most {table.max_length:,}")
+        return batch.positions + table.offset
