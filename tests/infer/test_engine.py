@@ -218,6 +218,11 @@ def test_a_hidden_size_beyond_the_kernels_is_named_before_anything_is_packed() -
     assert unsupported(config) == "hidden_size is 16,388, and the kernels go up to 16,384"
 
 
+def test_a_model_that_was_made_fast_is_not_made_fast_again() -> None:
+    with pytest.raises(UsageError, match="made fast already; give the one that was opened"):
+        fast(fast(encoder()), "bf16")
+
+
 def test_an_unknown_dtype_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UsageError, match="int8"):
         fast(encoder(), "int9")

@@ -10,6 +10,7 @@ import pytest
 from sensorium import native, open_checkpoint, pipeline
 from sensorium.checkpoint import Checkpoint
 from sensorium.errors import UsageError
+from sensorium.infer import engine
 from sensorium.infer.batching import pack_encodings
 from sensorium.infer.engine import fast
 from sensorium.infer.quantise import CalibrationWarning, agreement, quantise, smoothing
@@ -29,6 +30,14 @@ def test_the_agreement_is_measured_and_logged(checkpoint: Checkpoint, caplog: py
     assert quantised.model is not checkpoint.model
     assert 0.9 < found.least <= found.mean <= 1.0
     assert f"int8: cosine with fp32 {found.mean:.4f}" in caplog.text
+
+
+def test_where_int8_can_not_run_the_log_does_not_say_it_did(
+    checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_no_kernels", lambda model: "no kernels in this test")
+    quantise(checkpoint)
+    assert "what runs instead of int8: cosine" in caplog.text
 
 
 def test_agreement_is_one_with_itself_and_less_with_another(checkpoint: Checkpoint) -> None:

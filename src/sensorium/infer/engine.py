@@ -38,12 +38,15 @@ def fast(model: AnyModel, dtype: str = "fp32", *, smooth: Mapping[str, Tensor] |
     """The same model for inference: ``fp32``, ``bf16`` or ``int8`` products, float32 in and out.
 
     The model that is given stays as it is; stem and heads are shared with it. ``smooth`` comes from ``smoothing``, for
-    ``int8``. Raises ``UsageError`` for an unknown dtype. Warns with ``FallbackWarning``, in one line, when this machine
-    can't do it and another dtype takes its place.
+    ``int8``. Raises ``UsageError`` for an unknown dtype, or for a model that was made fast already. Warns with
+    ``FallbackWarning``, in one line, when this machine can't do it and another dtype takes its place.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}{nearest(dtype, DTYPES)}; known are {', '.join(DTYPES)}")
     wanted = DTYPES[dtype]
+    given: nn.Module = model.stack
+    if isinstance(given, FastStack | TorchStack):
+        raise UsageError("this model was made fast already; give the one that was opened")
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         model = copy.deepcopy(model).float()
     reason = "the model is on a GPU" if next(model.parameters()).is_cuda else _no_kernels(model)

@@ -115,7 +115,8 @@ inline void attend(const Head<typename Dtype::Number>& head, const Page* pages, 
                 inverse[r] = 1.0f / sum(total);
             }
             for (size_t first = 0; first < head.size; first += PANEL) {
-                with_constant<PANEL / WIDTH>(int((std::min(PANEL, head.size - first) + WIDTH - 1) / WIDTH), [&](auto vectors) {
+                const size_t width = std::min(PANEL, head.size - first);
+                with_constant<PANEL / WIDTH>(int((width + WIDTH - 1) / WIDTH), [&](auto vectors) {
                     constexpr int C = decltype(vectors)::value;
                     __m512 sums[R][C] = {};
                     for (size_t key = 0; key < most; key += PAGE) {

@@ -28,10 +28,6 @@ inline void store(bfloat16* to, Floats x, __mmask16 lanes = 0xffff) {
     _mm256_mask_storeu_epi16(to, lanes, (__m256i)_mm512_cvtneps_pbh(x));  // rounds to nearest even
 }
 
-inline float to_float(float x) { return x; }
-inline void from_float(float x, float* to) { *to = x; }
-inline void from_float(float x, bfloat16* to) { to->bits = (uint16_t)_mm_extract_epi16((__m128i)_mm_cvtneps_pbh(_mm_set_ss(x)), 0); }
-
 inline float sum(Floats x) { return _mm512_reduce_add_ps(x); }
 inline float maximum(Floats x) { return _mm512_reduce_max_ps(x); }
 

@@ -94,8 +94,10 @@ class Tile {
   public:
     Tile(const Stack& stack, const Batch& batch, size_t first, size_t last, Memory& memory)
         : s_(stack), batch_(batch), first_(first), last_(last), size_(size_t(stack.hidden)), mlp_(size_t(stack.mlp)),
-          rows_(size_t(batch.offsets[last] - batch.offsets[first])), x_(batch.x + size_t(batch.offsets[first]) * size_) {
-        memory.reset(rows_ * 4 * size_ * sizeof(Number) + BLOCK * (mlp_ * sizeof(Number) + (size_ + mlp_) * 4 + 8) + 4096);
+          rows_(size_t(batch.offsets[last] - batch.offsets[first])),
+          x_(batch.x + size_t(batch.offsets[first]) * size_) {
+        const size_t in_block = mlp_ * sizeof(Number) + (size_ + mlp_) * 4 + 8;
+        memory.reset(rows_ * 4 * size_ * sizeof(Number) + BLOCK * in_block + 4096);
         qkv_ = memory.take<Number>(rows_ * 3 * size_);
         attended_ = memory.take<Number>(rows_ * size_);
         middle_ = memory.take<Number>(BLOCK * mlp_);
@@ -178,7 +180,8 @@ class Tile {
 
     void rest(const Team& team, const Layer& layer, size_t row, size_t count) {
         float* x = x_ + row * size_;
-        add(team, layer.output, operand(team, attended_ + row * size_, count, layer.output), x, count, layer.attention_norm);
+        const Rows attended = operand(team, attended_ + row * size_, count, layer.output);
+        add(team, layer.output, attended, x, count, layer.attention_norm);
         const Rows rows = normal(team, layer.mlp_norm, x, count, layer.up);
         with_activation(s_.activation, [&](auto activate) {
             product<Dtype>(team, rows, count, layer.up, [&](size_t r, size_t column, __mmask16 lanes, Floats value) {
@@ -208,7 +211,8 @@ class Tile {
             if (batch_.cache) {
                 const Cache& c = *batch_.cache;
                 for (size_t p = 0; p < pages; ++p) {
-                    const size_t place = (layer * size_t(c.pages) + size_t(c.table[n * size_t(c.columns) + p])) * heads + h;
+                    const size_t number = size_t(c.table[n * size_t(c.columns) + p]);
+                    const size_t place = (layer * size_t(c.pages) + number) * heads + h;
                     page[p] = {c.keys + place * key_units, c.values + place * value_units, PAGE};
                 }
                 for (size_t t = 0; t < count; ++t) {
@@ -278,9 +282,11 @@ void run_linear(const Linear& linear, const float* x, size_t count, float* y, in
     memory.reset(count * (inputs * sizeof(float) + sizeof(float)) + 4096);
     auto* units = memory.take<typename Dtype::Number>(count * inputs);
     float* scales = memory.take<float>(count);
-    for (size_t row = 0; row < count; ++row) prepare_row<Dtype>(x + row * inputs, linear, units + row * inputs, scales + row);
+    for (size_t row = 0; row < count; ++row)
+        prepare_row<Dtype>(x + row * inputs, linear, units + row * inputs, scales + row);
+    const Rows rows = {units, inputs / Dtype::PER_UNIT, scales};
 #pragma omp parallel num_threads(threads)
-    product<Dtype>({omp_get_num_threads(), omp_get_thread_num()}, {units, inputs / Dtype::PER_UNIT, scales}, count, linear,
+    product<Dtype>({omp_get_num_threads(), omp_get_thread_num()}, rows, count, linear,
                    [&](size_t row, size_t column, __mmask16 lanes, Floats value) {
                        store(y + row * outputs + column, value, lanes);
                    });
