@@ -18,7 +18,7 @@ FLAGS = """
 
 
 class Kernels(BuildHookInterface):  # type: ignore[type-arg]
-    """``src/sensorium/native/stack.cpp`` → ``_stack.so`` beside it."""
+    """``src/sensorium/native/*.cpp`` → ``_stack.so`` beside them."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called before a wheel is made, an editable one too."""
@@ -27,7 +27,7 @@ class Kernels(BuildHookInterface):  # type: ignore[type-arg]
         if compiler is None or platform.system() != "Linux" or platform.machine() != "x86_64":
             return
         fresh, library = folder / "_stack.so.new", folder / "_stack.so"
-        command = [compiler, *FLAGS, str(folder / "stack.cpp"), "-o", str(fresh)]
+        command = [compiler, *FLAGS, *map(str, sorted(folder.glob("*.cpp"))), "-o", str(fresh)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         except OSError as error:

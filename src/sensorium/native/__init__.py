@@ -1,6 +1,6 @@
 """The compiled kernels: where they are, why they may not be there, and the structures they take.
 
-``stack.cpp`` is built when Sensorium is installed (``hatch_build.py``) and called through ctypes, so it needs neither
+``*.cpp`` is built when Sensorium is installed (``hatch_build.py``) and called through ctypes, so it needs neither
 torch's headers nor its version. The classes mirror its structs, field by field.
 """
 

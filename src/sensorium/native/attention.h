@@ -87,7 +87,7 @@ inline void attend(const Head<typename Dtype::Number>& head, const Page* pages, 
                 with_constant<PAGE / WIDTH>(int((std::min(PAGE, most - first) + WIDTH - 1) / WIDTH), [&](auto vectors) {
                     constexpr int C = decltype(vectors)::value;
                     __m512 sums[R][C] = {};
-                    add_dots<Dtype, R, C>(queries + row * query_stride, query_stride, page.keys, page.width,
+                    add_dots<Dtype, R, C>(queries + row * query_stride, query_stride, 1, page.keys, page.width,
                                           head.size / Dtype::PER_UNIT, sums);
                     for (int r = 0; r < R; ++r)
                         for (int c = 0; c < C; ++c) store(scratch + r * places + first + c * WIDTH, sums[r][c] * scale);
@@ -121,7 +121,7 @@ inline void attend(const Head<typename Dtype::Number>& head, const Page* pages, 
                     __m512 sums[R][C] = {};
                     for (size_t key = 0; key < most; key += PAGE) {
                         const size_t steps = (std::min(PAGE, most - key) + Dtype::PER_UNIT - 1) / Dtype::PER_UNIT;
-                        add_dots<Dtype, R, C>(reinterpret_cast<const uint32_t*>(weights + key), weight_stride,
+                        add_dots<Dtype, R, C>(reinterpret_cast<const uint32_t*>(weights + key), weight_stride, 1,
                                               pages[key / PAGE].values + first, row_size, steps, sums);
                     }
                     for (int r = 0; r < R; ++r)

@@ -44,9 +44,10 @@ struct Int8 {  // rows: unsigned, 128 stands for zero; weights: signed
     }
 };
 
-// sums[r][c] += Σ_step a[r][step] · b[step][c], for R rows and C vectors of sixteen columns.
+// sums[r][c] += Σ_step a[r][step] · b[step][c], for R rows and C vectors of sixteen columns. A's units lie `a_row` apart
+// from row to row and `a_step` from step to step: 1 for rows as they are, more for a matrix that is read transposed.
 template <class Dtype, int R, int C>
-inline void add_dots(const uint32_t* a, size_t a_stride, const uint32_t* b, size_t b_stride, size_t steps,
+inline void add_dots(const uint32_t* a, size_t a_row, size_t a_step, const uint32_t* b, size_t b_stride, size_t steps,
                      typename Dtype::Sums (&sums)[R][C]) {
     for (size_t step = 0; step < steps; ++step, b += b_stride) {
         __m512i weights[C];
@@ -57,7 +58,7 @@ inline void add_dots(const uint32_t* a, size_t a_stride, const uint32_t* b, size
         }
 #pragma GCC unroll 6
         for (int r = 0; r < R; ++r) {
-            const __m512i unit = _mm512_set1_epi32(int(a[r * a_stride + step]));
+            const __m512i unit = _mm512_set1_epi32(int(a[r * a_row + step * a_step]));
 #pragma GCC unroll 4
             for (int c = 0; c < C; ++c) sums[r][c] = Dtype::dot(sums[r][c], unit, weights[c]);
         }
@@ -121,7 +122,7 @@ inline void product(const Team& team, const Rows& rows, size_t count, const Line
                 with_constant<ROWS>(int(std::min(size_t(ROWS), count - row)), [&](auto block) {
                     constexpr int R = decltype(block)::value;
                     typename Dtype::Sums sums[R][C] = {};
-                    add_dots<Dtype, R, C>(units + row * rows.stride, rows.stride, weights, PANEL, steps, sums);
+                    add_dots<Dtype, R, C>(units + row * rows.stride, rows.stride, 1, weights, PANEL, steps, sums);
 #pragma GCC unroll 6
                     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4

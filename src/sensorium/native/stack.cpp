@@ -1,33 +1,10 @@
 // The Stack over packed sequences. A thread takes a tile, some whole sequences, through all layers while it lies in its
 // cache; nothing waits for anything. A batch too small for that is one tile, whose products a team of threads shares.
-#include <cstdlib>
 #include <cstring>
-#include <utility>
-#include <vector>
 
-#include "attention.h"
+#include "stack.h"
 
 namespace {
-
-constexpr size_t BLOCK = 24 * ROWS;  // rows that go through one product after the other
-
-struct Norm {
-    const float* weight;
-    const float* bias;
-};
-
-struct Layer {
-    Linear qkv, output, up, down;
-    Norm attention_norm, mlp_norm;
-};
-
-struct Stack {
-    int64_t hidden, heads, mlp, layers, pre_norm, causal;
-    float scale, epsilon;
-    Activation activation;
-    const Layer* layer;
-    Norm final_norm;  // null: none
-};
 
 // Tables [rows, hidden] in float32; segments and the norm may be null.
 struct Stem {
@@ -50,40 +27,6 @@ struct Batch {
     float* x;                // [T, hidden], in and out
     const int64_t* offsets;  // [sequences + 1]
     const Cache* cache;      // null: every sequence is whole
-};
-
-// What lies between products: 8-bit numbers are made only where a product takes them.
-template <class Dtype>
-struct Between {
-    using Type = Dtype;
-};
-template <>
-struct Between<Int8> {
-    using Type = Bfloat16;
-};
-
-// Memory that grows and is kept, aligned for vectors.
-class Memory {
-  public:
-    ~Memory() { std::free(start_); }
-    void reset(size_t bytes) {
-        used_ = 0;
-        if (bytes <= size_) return;
-        std::free(start_);
-        size_ = round_up(bytes, 4096);
-        start_ = static_cast<char*>(std::aligned_alloc(4096, size_));
-        std::memset(start_, 0, size_);
-    }
-    template <class T>
-    T* take(size_t count) {
-        T* taken = reinterpret_cast<T*>(start_ + used_);
-        used_ += round_up(count * sizeof(T), 64);
-        return taken;
-    }
-
-  private:
-    char* start_ = nullptr;
-    size_t size_ = 0, used_ = 0;
 };
 
 template <class Dtype>
@@ -244,19 +187,9 @@ class Tile {
     float* scales_;
 };
 
-// Whole sequences end to end, `most` tokens a tile, or one longer sequence.
-std::vector<std::pair<size_t, size_t>> tiles(const int64_t* offsets, size_t sequences, int64_t most) {
-    std::vector<std::pair<size_t, size_t>> found;
-    for (size_t n = 0; n < sequences; ++n) {
-        if (!found.empty() && offsets[n + 1] - offsets[found.back().first] <= most) found.back().second = n + 1;
-        else found.emplace_back(n, n + 1);
-    }
-    return found;
-}
-
 template <class Dtype>
 void run_stack(const Stack& stack, const Batch& batch, size_t sequences, int threads) {
-    const auto cut = tiles(batch.offsets, sequences, BLOCK + BLOCK / 4);
+    const auto cut = tiles(batch.offsets, sequences, TILE);
     if (threads == 1 || cut.size() >= 2 * size_t(threads)) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
         for (size_t i = 0; i < cut.size(); ++i) {
