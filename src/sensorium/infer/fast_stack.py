@@ -6,8 +6,6 @@ Shapes: T packed tokens, M chosen rows, D hidden size, V vocabulary; N outputs a
 from __future__ import annotations
 
 import ctypes
-import math
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +16,7 @@ from sensorium import native
 from sensorium.config import StackConfig
 from sensorium.errors import UsageError
 from sensorium.infer.cache import PagedCache
+from sensorium.native.activations import activation
 from sensorium.nn.stack import Stack
 from sensorium.packed import Layout
 
@@ -96,7 +95,7 @@ class FastStack(nn.Module):
         config = stack.config
         self.struct = native.Stack(
             config.hidden_size, config.num_heads, config.mlp_size, config.num_layers, config.norm_place == "pre",
-            config.mask == "causal", config.scale, config.norm_eps, activation(config.activation, dtype),
+            config.mask == "causal", config.scale, config.norm_eps, activation(config.activation, exact=dtype == "fp32"),
             layers, self._norm(stack.final_norm),
         )  # fmt: skip
         self._kept.append(layers)
@@ -153,27 +152,3 @@ def unsupported(config: StackConfig) -> str | None:
     if config.hidden_size % 4 or config.mlp_size % 4 or config.head_size % 2:
         return "hidden_size and mlp_size must be multiples of 4, and the head size even"
     return None
-
-
-# Activations of the form x · (½ + odd(x)) as polynomials: odd(x) = x · P(x²), fitted for |x| up to where ½ + odd(x) is
-# 0 or 1. Sixteen coefficients are exact to float32; eight are closer than bfloat16 can tell.
-FITS = {"fp32": (16, 5.0), "bf16": (8, 3.5), "int8": (8, 3.5)}
-KINDS = {"gelu": 0, "gelu_tanh": 0, "relu": 1, "silu": 2, "tanh": 3}
-
-
-@cache
-def activation(name: str, dtype: Dtype) -> native.Activation:
-    """The activation as the kernels take it."""
-    if KINDS[name]:
-        return native.Activation(KINDS[name], 0.0, 0.0, 0, (ctypes.c_float * 16)())
-    count, limit = FITS[dtype]
-
-    def shape(z: float) -> float:  # odd(√z) / √z
-        x = math.sqrt(max(z, 1e-8))
-        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
-        return (math.erf(x / math.sqrt(2)) if name == "gelu" else math.tanh(inner)) / (2 * x)
-
-    half = limit**2 / 2
-    fitted = np.polynomial.chebyshev.chebinterpolate(np.vectorize(lambda place: shape((place + 1) * half)), count - 1)
-    powers = np.polynomial.chebyshev.cheb2poly(fitted)[::-1]
-    return native.Activation(KINDS[name], limit, 1 / half, count, (ctypes.c_float * 16)(*powers))

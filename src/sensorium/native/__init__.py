@@ -7,7 +7,7 @@ torch's headers nor its version. The classes mirror its structs, field by field.
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, c_float, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_float, c_int64, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -84,6 +84,42 @@ class Batch(Structure):
     _fields_ = [("x", c_void_p), ("offsets", c_void_p), ("cache", POINTER(Cache))]
 
 
+class Dropout(Structure):
+    """The source of chance, and what part of 2³² goes."""
+
+    _fields_ = [("seed", c_uint64), ("threshold", c_uint32), ("factor", c_float)]
+
+
+class LayerBackward(Structure):
+    """Transposed weights of one block, and where its gradients go."""
+
+    _fields_ = [
+        *((name, Linear) for name in ("qkv", "output", "up", "down")), ("weights", c_void_p * 4), ("vectors", c_void_p),
+    ]  # fmt: skip
+
+
+class Training(Structure):
+    """A tower of blocks to be trained: what the forward pass keeps, and what the way back takes."""
+
+    _fields_ = [
+        ("stack", Stack), ("slope", Activation), ("dropout", Dropout), ("attention_dropout", Dropout),
+        ("backward", POINTER(LayerBackward)),
+        *((name, c_void_p) for name in ("input", "normals", "inverses", "qkv", "attended", "up")),
+        ("tokens", c_int64), ("lowest", c_int64), ("zipped", c_void_p), ("sums", c_void_p),
+    ]  # fmt: skip
+
+
+class CrossEntropy(Structure):
+    """Tokens, a vocabulary, and where losses and gradients go."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("hidden", "vocabulary", "bias", "targets")),
+        *((name, c_int64) for name in ("tokens", "size", "words")), ("smoothing", c_float), ("more", c_int64),
+        *((name, c_void_p) for name in ("losses", "likeliest", "logits")),
+        *((name, c_void_p) for name in ("hidden_gradient", "vocabulary_gradient", "bias_gradient")),
+    ]  # fmt: skip
+
+
 @cache
 def library() -> ctypes.CDLL:
     """The compiled kernels. Raises ``OSError`` saying why they can't be used here."""
@@ -98,7 +134,15 @@ def library() -> ctypes.CDLL:
     found.sensorium_stem.argtypes = [POINTER(Stem), c_void_p, c_void_p, c_void_p, c_int64, c_void_p, c_int64]
     found.sensorium_stem.restype = None
     found.sensorium_read.argtypes = [c_void_p, c_int64, c_int64]
-    found.sensorium_read.restype = ctypes.c_uint64
+    found.sensorium_read.restype = c_uint64
+    found.sensorium_pack.argtypes = [c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int64]
+    found.sensorium_tiles.argtypes = [c_void_p, c_int64, POINTER(c_int64), POINTER(c_int64)]
+    for step in (found.sensorium_forward, found.sensorium_backward):
+        step.argtypes = [c_int64, POINTER(Training), c_void_p, c_int64, c_void_p, c_int64]
+        step.restype = None
+    found.sensorium_cross_entropy.argtypes = [c_int64, POINTER(CrossEntropy), c_int64]
+    found.sensorium_cross_entropy.restype = None
+    found.sensorium_pack.restype = found.sensorium_tiles.restype = None
     found.sensorium_stack.restype = found.sensorium_linear.restype = None
     return found
 

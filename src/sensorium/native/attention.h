@@ -30,30 +30,31 @@ inline void put(const Page& page, size_t token, const typename Dtype::Number* ke
     for (size_t i = 0; i < size; ++i) values[i * Dtype::PER_UNIT + place] = value[i];
 }
 
-// Pack a whole run of tokens, from 0: as `put`, sixteen numbers at a time.
-inline void put_all(const Page& page, size_t tokens, const float* key, const float* value, size_t stride, size_t size) {
-    const size_t row = round_up(size, WIDTH);
+// Pack a whole run of tokens, from 0: keys as [units of a head][width], sixteen numbers of a value at a time.
+template <class Dtype>
+inline void put_keys(uint32_t* to, size_t width, size_t tokens, const typename Dtype::Number* key, size_t stride,
+                     size_t size) {
     for (size_t token = 0; token < tokens; ++token) {
         const auto* units = reinterpret_cast<const uint32_t*>(key + token * stride);
-        for (size_t unit = 0; unit < size; ++unit) page.keys[unit * page.width + token] = units[unit];
-        convert_row(value + token * stride, size, reinterpret_cast<float*>(page.values + token * row));
+        for (size_t unit = 0; unit < size / Dtype::PER_UNIT; ++unit) to[unit * width + token] = units[unit];
     }
 }
 
-inline void put_all(const Page& page, size_t tokens, const bfloat16* key, const bfloat16* value, size_t stride,
-                    size_t size) {
+inline void put_values(uint32_t* to, size_t tokens, const float* value, size_t stride, size_t size) {
     const size_t row = round_up(size, WIDTH);
-    for (size_t token = 0; token < tokens; ++token) {
-        const auto* units = reinterpret_cast<const uint32_t*>(key + token * stride);
-        for (size_t unit = 0; unit < size / 2; ++unit) page.keys[unit * page.width + token] = units[unit];
-    }
+    for (size_t token = 0; token < tokens; ++token)
+        convert_row(value + token * stride, size, reinterpret_cast<float*>(to + token * row));
+}
+
+inline void put_values(uint32_t* to, size_t tokens, const bfloat16* value, size_t stride, size_t size) {
+    const size_t row = round_up(size, WIDTH);
     for (size_t token = 0; token < tokens; token += 2) {
         for (size_t i = 0; i < size; i += WIDTH) {
             const __mmask16 lanes = first_lanes(size - i), second = token + 1 < tokens ? lanes : 0;
             const bfloat16* even = value + token * stride + i;
             const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, even));
             const __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(second, even + stride));
-            _mm512_storeu_si512(page.values + token / 2 * row + i, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+            _mm512_storeu_si512(to + token / 2 * row + i, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
         }
     }
 }
@@ -68,9 +69,15 @@ struct Head {
     float scale;
 };
 
-// Scores and weights of six queries live in `scratch`: ROWS · round_up(keys, 64) float32, twice.
-template <class Dtype>
-inline void attend(const Head<typename Dtype::Number>& head, const Page* pages, float* scratch) {
+// Every weight stays as it is: no dropout.
+struct Stays {
+    Floats operator()(size_t, size_t, Floats weight) const { return weight; }
+};
+
+// Scores and weights of six queries live in `scratch`: ROWS · round_up(keys, 64) float32, twice. drop(query, key, sixteen
+// weights) is what dropout leaves of weights.
+template <class Dtype, class Drop = Stays>
+inline void attend(const Head<typename Dtype::Number>& head, const Page* pages, float* scratch, const Drop& drop = {}) {
     using Number = typename Dtype::Number;
     constexpr int EXACT = sizeof(Number) == 4 ? 8 : 5;
     const size_t places = round_up(head.keys, PAGE), row_size = round_up(head.size, WIDTH);
@@ -109,7 +116,7 @@ inline void attend(const Head<typename Dtype::Number>& head, const Page* pages, 
                     const __mmask16 lanes = first_lanes(seen - i);
                     const Floats weight = _mm512_maskz_mov_ps(lanes, exp2<EXACT>(load(scores + i, lanes) - most_likely));
                     total += weight;
-                    store(weights + r * places + i, weight);
+                    store(weights + r * places + i, drop(row + r, i, weight));
                 }
                 for (; i < round_up(most, WIDTH); i += WIDTH) store(weights + r * places + i, splat(0.0f));
                 inverse[r] = 1.0f / sum(total);

@@ -46,9 +46,10 @@ struct Int8 {  // rows: unsigned, 128 stands for zero; weights: signed
 
 // sums[r][c] += Σ_step a[r][step] · b[step][c], for R rows and C vectors of sixteen columns. A's units lie `a_row` apart
 // from row to row and `a_step` from step to step: 1 for rows as they are, more for a matrix that is read transposed.
+// Always inline: called as a function it would keep the sums in memory, and store them at every step.
 template <class Dtype, int R, int C>
-inline void add_dots(const uint32_t* a, size_t a_row, size_t a_step, const uint32_t* b, size_t b_stride, size_t steps,
-                     typename Dtype::Sums (&sums)[R][C]) {
+[[gnu::always_inline]] inline void add_dots(const uint32_t* a, size_t a_row, size_t a_step, const uint32_t* b,
+                                            size_t b_stride, size_t steps, typename Dtype::Sums (&sums)[R][C]) {
     for (size_t step = 0; step < steps; ++step, b += b_stride) {
         __m512i weights[C];
 #pragma GCC unroll 4

@@ -58,7 +58,7 @@ inline void prepare_row(const From* row, const Linear& linear, typename Dtype::N
 }
 
 // Activations of the form x · (½ + odd(x)): GELU and its tanh form. odd(x) = x · P(x²), P a polynomial fitted in
-// engine.py over |x| ≤ limit, beyond which ½ + odd(x) is 0 or 1 for float32.
+// activations.py over |x| ≤ limit, beyond which ½ + odd(x) is 0 or 1 for float32. Their slopes are ½ + odd(x) themselves.
 struct Activation {
     enum Kind : int64_t { POLYNOMIAL, RELU, SILU, TANH } kind;
     float limit, slope;  // P takes x² · slope - 1, in [-1, 1]
@@ -66,13 +66,23 @@ struct Activation {
     float coefficients[16];  // from the highest power down
 
     template <int COUNT>
-    Floats apply(Floats x) const {
+    Floats gate(Floats x) const {  // ½ + odd(x)
         const Floats inside = _mm512_max_ps(_mm512_min_ps(x, splat(limit)), splat(-limit));
-        const Floats place = inside * inside * splat(slope) - splat(1.0f);
-        Floats value = splat(coefficients[0]);
-#pragma GCC unroll 32
-        for (int i = 1; i < COUNT; ++i) value = value * place + splat(coefficients[i]);
-        return x * (inside * value + splat(0.5f));
+        return inside * polynomial<COUNT>(coefficients, inside * inside * splat(slope) - splat(1.0f)) + splat(0.5f);
+    }
+
+  private:
+    // By halves (Estrin, 1960): no long chain of sums that wait for each other.
+    template <int COUNT>
+    static Floats polynomial(const float* highest, Floats x) {
+        if constexpr (COUNT == 1) {
+            return splat(highest[0]);
+        } else {
+            Floats power = x;  // to the power of COUNT / 2
+#pragma GCC unroll 4
+            for (int n = 2; n < COUNT; n *= 2) power = power * power;
+            return polynomial<COUNT / 2>(highest, x) * power + polynomial<COUNT / 2>(highest + COUNT / 2, x);
+        }
     }
 };
 
@@ -87,10 +97,32 @@ template <class F>
 inline void with_activation(const Activation& a, const F& f) {
     switch (a.kind) {
         case Activation::POLYNOMIAL:
-            if (a.count == 8) return f([&](Floats x) { return a.apply<8>(x); });
-            return f([&](Floats x) { return a.apply<16>(x); });
+            if (a.count == 8) return f([&](Floats x) { return x * a.gate<8>(x); });
+            return f([&](Floats x) { return x * a.gate<16>(x); });
         case Activation::RELU: return f([](Floats x) { return _mm512_max_ps(x, splat(0.0f)); });
         case Activation::SILU: return f([](Floats x) { return x * sigmoid(x); });
         case Activation::TANH: return f([](Floats x) { return splat(2.0f) * sigmoid(x + x) - splat(1.0f); });
+    }
+}
+
+// The same for its slope; a polynomial's is another polynomial, of sixteen coefficients.
+template <class F>
+inline void with_slope(const Activation& a, const F& f) {
+    switch (a.kind) {
+        case Activation::POLYNOMIAL: return f([&](Floats x) { return a.gate<16>(x); });
+        case Activation::RELU:
+            return f([](Floats x) {
+                return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, splat(0.0f), _CMP_GT_OQ), splat(1.0f));
+            });
+        case Activation::SILU:
+            return f([](Floats x) {
+                const Floats s = sigmoid(x);
+                return s * (splat(1.0f) + x * (splat(1.0f) - s));
+            });
+        case Activation::TANH:
+            return f([](Floats x) {
+                const Floats t = splat(2.0f) * sigmoid(x + x) - splat(1.0f);
+                return splat(1.0f) - t * t;
+            });
     }
 }

@@ -167,7 +167,8 @@ class Tile {
                     const size_t tokens = std::min(PAGE, keys - p * PAGE);
                     page[p] = {own.take<uint32_t>(key_units), own.take<uint32_t>(value_units), round_up(tokens, WIDTH)};
                     const Number* key = q + p * PAGE * 3 * size_ + size_;
-                    put_all(page[p], tokens, key, key + size_, 3 * size_, size);
+                    put_keys<Middle>(page[p].keys, page[p].width, tokens, key, 3 * size_, size);
+                    put_values(page[p].values, tokens, key + size_, 3 * size_, size);
                 }
             }
             const Head<Number> head = {q, attended_ + start * size_ + h * size, 3 * size_, size_, count, size, keys,

@@ -5,13 +5,17 @@ Shapes: M labelled rows, m rows of a chunk, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
+import ctypes
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sensorium import native
+
 CHUNK_BYTES = 64 * 2**20
-"""Logits of one chunk, in float32: few enough to be reused by the next chunk, enough for products at full speed."""
+"""Logits of one chunk: few enough to be reused by the next chunk, enough for products at full speed."""
 
 
 def linear_cross_entropy(
@@ -28,49 +32,116 @@ def linear_cross_entropy(
     return total, int(correct)
 
 
+@dataclass
+class _Sums:
+    """What the chunks add up to. Gradients are ``None`` where nobody needs them."""
+
+    hidden: Tensor | None
+    """[M, D]"""
+    weight: Tensor | None
+    """[V, D] float32: bf16 would lose what a chunk adds."""
+    bias: Tensor | None
+    """[V] float32"""
+    total: Tensor
+    correct: Tensor
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float
     ) -> tuple[Tensor, Tensor]:
-        rows = max(1, CHUNK_BYTES // (4 * weight.shape[0]))
         needed = any(ctx.needs_input_grad[:3])
-        total, correct = torch.zeros((), dtype=torch.float32), torch.zeros((), dtype=torch.int64)
-        # Sums over chunks are kept in float32: bf16 would lose what a chunk adds.
-        hidden_gradient = torch.empty_like(hidden) if needed else None
-        weight_gradient: Tensor | None = None
-        bias_gradient = None if bias is None else torch.zeros(bias.shape, dtype=torch.float32)
-        for start in range(0, len(hidden), rows):
-            h, target = hidden[start : start + rows], targets[start : start + rows]  # [m, D], [m]
-            logits = torch.nn.functional.linear(h, weight, bias).float()  # [m, V]
-            log_probabilities = logits.log_softmax(dim=-1)
-            picked = log_probabilities.gather(1, target[:, None]).sum()
-            mean = log_probabilities.mean(dim=-1).sum() if smoothing else torch.zeros(())
-            total = total - (1 - smoothing) * picked - smoothing * mean
-            correct = correct + (logits.argmax(dim=-1) == target).sum()
-            if hidden_gradient is None:
-                continue
-            gradient = log_probabilities.exp_()  # softmax, in place
-            if smoothing:
-                gradient.sub_(smoothing / weight.shape[0])
-            gradient.scatter_add_(1, target[:, None], torch.full((len(h), 1), smoothing - 1.0))
-            if bias_gradient is not None:
-                bias_gradient += gradient.sum(dim=0)
-            gradient = gradient.to(weight.dtype)
-            hidden_gradient[start : start + rows] = gradient @ weight
-            chunk = gradient.t() @ h  # [V, D]
-            weight_gradient = chunk if weight_gradient is None else weight_gradient.float().add_(chunk)
-        ctx.mark_non_differentiable(correct)
+        device = hidden.device
+        sums = _Sums(
+            torch.empty_like(hidden) if needed else None,
+            torch.empty(weight.shape, dtype=torch.float32, device=device) if needed else None,
+            torch.empty(bias.shape, dtype=torch.float32, device=device) if needed and bias is not None else None,
+            torch.zeros((), device=device),
+            torch.zeros((), dtype=torch.int64, device=device),
+        )
+        add_chunk = _add_chunk_compiled if _compiled(hidden, weight) else _add_chunk
+        wanted = -(-len(hidden) * weight.shape[0] * weight.element_size() // CHUNK_BYTES)
+        chunks = max(1, min(wanted, len(hidden)))
+        bounds = [len(hidden) * i // chunks for i in range(chunks + 1)]
+        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+            add_chunk(sums, hidden.detach(), weight.detach(), bias, targets, slice(start, stop), smoothing)
+        ctx.mark_non_differentiable(sums.correct)
         if needed:
-            ctx.save_for_backward(
-                hidden_gradient,
-                None if weight_gradient is None else weight_gradient.to(weight.dtype),
-                None if bias_gradient is None or bias is None else bias_gradient.to(bias.dtype),
-            )
-        return total, correct
+            ctx.save_for_backward(sums.hidden, sums.weight, sums.bias)
+        ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
+        return sums.total, sums.correct
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        scale = gradients[0]
-        scaled = (None if saved is None else saved * scale.to(saved.dtype) for saved in ctx.saved_tensors)
+        scaled = (
+            None if saved is None else torch.mul(saved, gradients[0], out=torch.empty_like(saved, dtype=dtype))
+            for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
         return (*scaled, None, None)
+
+
+def _add_chunk(
+    sums: _Sums, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rows: slice, smoothing: float
+) -> None:
+    """One chunk with torch's operators."""
+    h, target = hidden[rows], targets[rows]  # [m, D], [m]
+    logits = torch.nn.functional.linear(h, weight, bias).float()  # [m, V]
+    log_probabilities = logits.log_softmax(dim=-1)
+    picked = log_probabilities.gather(1, target[:, None]).sum()
+    sums.total -= (1 - smoothing) * picked
+    if smoothing:
+        sums.total -= smoothing * log_probabilities.mean(dim=-1).sum()
+    sums.correct += (logits.argmax(dim=-1) == target).sum()
+    if sums.hidden is None or sums.weight is None:
+        return
+    gradient = log_probabilities.exp_()  # [m, V] softmax, in place
+    if smoothing:
+        gradient.sub_(smoothing / weight.shape[0])
+    gradient.scatter_add_(1, target[:, None], torch.full((len(h), 1), smoothing - 1.0, device=h.device))
+    first = rows.start == 0
+    if sums.bias is not None:
+        _add(sums.bias, gradient.sum(dim=0), first)
+    gradient = gradient.to(weight.dtype)
+    sums.hidden[rows] = gradient @ weight
+    _add(sums.weight, gradient.t() @ h, first)
+
+
+def _add(total: Tensor, part: Tensor, first: bool) -> None:
+    if first:
+        total.copy_(part)
+    else:
+        total.add_(part)
+
+
+def _compiled(hidden: Tensor, weight: Tensor) -> bool:
+    """Whether the compiled kernels can take this."""
+    try:
+        native.library()
+    except OSError:
+        return False
+    same = hidden.dtype == weight.dtype and hidden.dtype in (torch.float32, torch.bfloat16)
+    return same and not hidden.is_cuda and hidden.shape[1] % 4 == 0
+
+
+def _add_chunk_compiled(
+    sums: _Sums, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rows: slice, smoothing: float
+) -> None:
+    """One chunk on the compiled kernels: logits, softmax and both products of the way back."""
+    h, target = hidden[rows].contiguous(), targets[rows].contiguous()  # [m, D], [m]
+    vocabulary = weight.contiguous()
+    bias = None if bias is None else bias.detach().float().contiguous()
+    losses, likeliest = torch.empty(len(h)), torch.empty(len(h), dtype=torch.int64)
+    stride = -(-len(h) // native.PANEL) * native.PANEL
+    logits = torch.empty(len(weight), stride, dtype=weight.dtype)
+    gradient = None if sums.hidden is None else torch.empty(h.shape)
+    struct = native.CrossEntropy(
+        *map(native.pointer, (h, vocabulary, bias, target)), *h.shape, len(weight), smoothing, rows.start > 0,
+        *map(native.pointer, (losses, likeliest, logits, gradient, sums.weight, sums.bias)),
+    )  # fmt: skip
+    code = native.FLOAT32 if weight.dtype == torch.float32 else native.BFLOAT16
+    native.library().sensorium_cross_entropy(code, ctypes.byref(struct), torch.get_num_threads())
+    sums.total += losses.sum(dtype=torch.float64).float()
+    sums.correct += (likeliest == target).sum()
+    if sums.hidden is not None and gradient is not None:
+        sums.hidden[rows] = gradient

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -18,20 +18,33 @@ from sensorium.packed import Layout
 BLOCKS: dict[str, type[PreNormBlock] | type[PostNormBlock]] = {"pre": PreNormBlock, "post": PostNormBlock}
 
 
+class StackKernel(Protocol):
+    """Runs the blocks of a stack, differentiably, without its final norm."""
+
+    def __call__(self, stack: Stack, x: Tensor, layout: Layout) -> Tensor:
+        """[T, D] → [T, D]."""
+        ...
+
+
 class Stack(nn.Module):
     """A tower of blocks over packed tokens: ``Stack(config)(x, layout, cache=None) -> x``, x: [T, D]."""
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
         self.config = config
+        self.kernel: StackKernel | None = None
+        """What runs all blocks at once; ``None``: one block after another."""
         block = BLOCKS[config.norm_place]
         self.layers = nn.ModuleList(block(config, layer) for layer in range(config.num_layers))
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps) if config.final_norm else nn.Identity()
 
     def forward(self, x: Tensor, layout: Layout, cache: Cache | None = None) -> Tensor:
         """[T, D] → [T, D]."""
-        for layer in self.layers:
-            x = layer(x, layout, cache)
+        if self.kernel is not None and cache is None:
+            x = self.kernel(self, x, layout)
+        else:
+            for layer in self.layers:
+                x = layer(x, layout, cache)
         output: Tensor = self.final_norm(x)
         return output
 
@@ -70,8 +83,11 @@ def capture(
         raise UsageError(f"there is no layer {unknown[0]}; the model has layers 0 to {len(blocks) - 1}")
     seen = Captured()
     kernels = {layer: blocks[layer].attention.kernel for layer in chosen}
+    stacks = {module: module.kernel for module in model.modules() if isinstance(module, Stack)}
     hooks = []
     try:
+        for stack in stacks:
+            stack.kernel = None
         for layer in chosen:
             if "attention" in what:
                 blocks[layer].attention.kernel = _recording_kernel(seen, layer)
@@ -81,6 +97,8 @@ def capture(
     finally:
         for layer, kernel in kernels.items():
             blocks[layer].attention.kernel = kernel
+        for stack, whole in stacks.items():
+            stack.kernel = whole
         for hook in hooks:
             hook.remove()
 

@@ -26,6 +26,7 @@ from sensorium.train.interruption import Interruption
 from sensorium.train.log import JsonLog, LiveLine, TensorBoard, duration
 from sensorium.train.optim import MasterAdamW, MovingAverage, OptimizerSettings, learning_rate_factor
 from sensorium.train.settings import LoopSettings, resolve_precision, set_dropout
+from sensorium.train.stack_kernel import compile_stack
 from sensorium.train.state import Position, discard_states, load_state, save_state
 from sensorium.train.validation import validation_scores
 
@@ -71,6 +72,7 @@ class Trainer:
         self.dtype_name = {"bf16": "bfloat16", "fp32": "float32"}[resolve_precision(settings.precision)]
         set_dropout(model, settings.dropout, settings.attention_dropout)
         self.optimizer = MasterAdamW(model, optimizer, model.config.stack.num_layers, getattr(torch, self.dtype_name))
+        compile_stack(model)
         self.position = Position()
         self.average: MovingAverage | None = None
         self.best_weights: dict[str, Tensor] | None = None
@@ -290,6 +292,7 @@ class Trainer:
             weights = self.average.weights
         elif self.best_weights is not None:
             weights = self.best_weights
+        self.model.stack.kernel = None
         self.optimizer.finish(weights)
         self.model.eval()
         if weights is not self.optimizer.masters and self.validation is not None:

@@ -1,0 +1,75 @@
+// What a tower of blocks is, and how a packed batch is cut for it: shared by inference and training.
+#pragma once
+
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "attention.h"
+
+constexpr size_t BLOCK = 24 * ROWS;          // rows that go through one product after the other
+constexpr int64_t TILE = BLOCK + BLOCK / 4;  // tokens that a thread takes at most, unless one sequence has more
+
+struct Norm {
+    const float* weight;
+    const float* bias;
+};
+
+struct Layer {
+    Linear qkv, output, up, down;
+    Norm attention_norm, mlp_norm;
+};
+
+struct Stack {
+    int64_t hidden, heads, mlp, layers, pre_norm, causal;
+    float scale, epsilon;
+    Activation activation;
+    const Layer* layer;
+    Norm final_norm;  // null: none
+};
+
+// What lies between products: 8-bit numbers are made only where a product takes them.
+template <class Dtype>
+struct Between {
+    using Type = Dtype;
+};
+template <>
+struct Between<Int8> {
+    using Type = Bfloat16;
+};
+
+// Memory that grows and is kept, aligned for vectors.
+class Memory {
+  public:
+    ~Memory() { std::free(start_); }
+    void reset(size_t bytes) {
+        used_ = 0;
+        if (bytes <= size_) return;
+        std::free(start_);
+        size_ = round_up(bytes, 4096);
+        start_ = static_cast<char*>(std::aligned_alloc(4096, size_));
+        std::memset(start_, 0, size_);
+    }
+    template <class T>
+    T* take(size_t count) {
+        T* taken = reinterpret_cast<T*>(start_ + used_);
+        used_ += round_up(count * sizeof(T), 64);
+        return taken;
+    }
+
+  private:
+    char* start_ = nullptr;
+    size_t size_ = 0, used_ = 0;
+};
+
+// Whole sequences end to end, `most` tokens a tile, or one longer sequence.
+inline std::vector<std::pair<size_t, size_t>> tiles(const int64_t* offsets, size_t sequences, int64_t most) {
+    std::vector<std::pair<size_t, size_t>> found;
+    for (size_t n = 0; n < sequences; ++n) {
+        if (!found.empty() && offsets[n + 1] - offsets[found.back().first] <= most) found.back().second = n + 1;
+        else found.emplace_back(n, n + 1);
+    }
+    return found;
+}
+

@@ -1,0 +1,264 @@
+// Cross-entropy over a vocabulary, and its gradients. Logits live transposed, a row for each word of the vocabulary: so the
+// vocabulary matrix is read as it lies, the likelihoods of sixteen tokens are summed up side by side, and the gradient
+// of a word is a row too. Every thread has a share of the vocabulary.
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "backward.h"
+
+namespace {
+
+constexpr size_t WORDS = 256;  // of the vocabulary, taken through both products of the way back together
+
+struct CrossEntropy {
+    const void* hidden;      // [tokens, size]
+    const void* vocabulary;  // [words, size]
+    const float* bias;       // [words] or null
+    const int64_t* targets;  // [tokens]
+    int64_t tokens, size, words;
+    float smoothing;
+    int64_t more;            // add to the gradients of vocabulary and bias, instead of writing them
+    float* losses;           // [tokens]
+    int64_t* likeliest;      // [tokens] the first of the words with the largest logit
+    void* logits;            // [words, stride] in the dtype of the products; stride: tokens up to a multiple of 64
+    float* hidden_gradient;      // [tokens, size]; null: no gradients
+    float* vocabulary_gradient;  // [words, size]
+    float* bias_gradient;        // [words] or null
+};
+
+constexpr float LOG2E = 1.44269504f, LN2 = 0.69314718f;
+
+// What a thread knows of sixteen tokens' logits so far; logits are in units of ln 2.
+struct Seen {
+    Floats largest, likelihood, total;  // likelihood: Σ 2^(logit - largest)
+    __m512i likeliest;
+};
+
+template <class Dtype>
+class Loss {
+    using Number = typename Dtype::Number;
+    static constexpr size_t PER = Dtype::PER_UNIT;
+    static constexpr int EXACT = sizeof(Number) == 4 ? 8 : 5;
+
+  public:
+    Loss(const CrossEntropy& entropy, int threads)
+        : e_(entropy), threads_(size_t(threads)), tokens_(size_t(e_.tokens)), size_(size_t(e_.size)),
+          words_(size_t(e_.words)), stride_(round_up(tokens_, PANEL)), hidden_(static_cast<const Number*>(e_.hidden)),
+          vocabulary_(static_cast<const Number*>(e_.vocabulary)), logits_(static_cast<Number*>(e_.logits)),
+          columns_(stride_ * size_ / PER), rows_(stride_ / PER * round_up(size_, PANEL)),
+          seen_(threads_ * stride_ / WIDTH), scale_(stride_), partial_(threads_ * tokens_ * size_) {}
+
+    void run() {
+        for (size_t panel = 0; panel * PANEL < tokens_; ++panel)
+            put_keys<Dtype>(columns_.data() + panel * PANEL * (size_ / PER), PANEL,
+                            std::min(PANEL, tokens_ - panel * PANEL), hidden_ + panel * PANEL * size_, size_, size_);
+        zip_rows<Dtype>(zipped_hidden(), 0, tokens_, size_,
+                        [&](size_t row, size_t column, __mmask16 lanes) {
+                            return load(hidden_ + row * size_ + column, lanes);
+                        }, nullptr);
+#pragma omp parallel num_threads(int(threads_))
+        {
+            const Team team = {omp_get_num_threads(), omp_get_thread_num()};
+            size_t begin, end;  // groups of words
+            team.share((words_ + WORDS - 1) / WORDS, &begin, &end);
+            Seen* seen = seen_.data() + size_t(team.rank) * stride_ / WIDTH;
+            for (size_t i = 0; i < stride_ / WIDTH; ++i)
+                seen[i] = {splat(-std::numeric_limits<float>::infinity()), splat(0.0f), splat(0.0f), _mm512_setzero_si512()};
+            for (size_t group = begin; group < end; ++group) score(group * WORDS, seen);
+            team.meet();
+            if (team.rank == 0) sum_up(size_t(team.size));
+            team.meet();
+            if (e_.hidden_gradient) {
+                float* hidden_gradient = partial_.data() + size_t(team.rank) * tokens_ * size_;
+                std::vector<uint32_t> zipped(WORDS / PER * stride_), words(WORDS / PER * round_up(size_, PANEL));
+                for (size_t group = begin; group < end; ++group)
+                    gradients(group * WORDS, zipped.data(), words.data(), hidden_gradient, group > begin);
+                team.meet();
+                size_t first, last;
+                team.share(tokens_ * size_, &first, &last);
+                for (size_t i = first; i < last; ++i) {
+                    float sum = 0.0f;
+                    for (size_t thread = 0; thread < size_t(team.size); ++thread) sum += partial_[thread * tokens_ * size_ + i];
+                    e_.hidden_gradient[i] = sum;
+                }
+            }
+        }
+    }
+
+  private:
+    Zipped zipped_hidden() { return {rows_.data(), (tokens_ + PER - 1) / PER}; }
+
+    // The logits of a group of words for all tokens, and what they add to `seen`.
+    void score(size_t first, Seen* seen) {
+        const size_t count = std::min(WORDS, words_ - first), units = size_ / PER;
+        const auto* vocabulary = reinterpret_cast<const uint32_t*>(vocabulary_ + first * size_);
+        for (size_t token = 0; token < tokens_; token += PANEL) {
+            with_constant<PANEL / WIDTH>(int((std::min(PANEL, tokens_ - token) + WIDTH - 1) / WIDTH), [&](auto vectors) {
+                constexpr int C = decltype(vectors)::value;
+                const uint32_t* columns = columns_.data() + token * units;
+                for (size_t word = 0; word < count; word += ROWS) {
+                    with_constant<ROWS>(int(std::min(size_t(ROWS), count - word)), [&](auto block) {
+                        constexpr int R = decltype(block)::value;
+                        __m512 sums[R][C] = {};
+                        add_dots<Dtype, R, C>(vocabulary + word * units, units, 1, columns, PANEL, units, sums);
+                        for (int c = 0; c < C; ++c) {
+                            Floats logits[R];
+                            for (int r = 0; r < R; ++r) {
+                                const size_t number = first + word + r;
+                                Number* place = logits_ + number * stride_ + token + c * WIDTH;
+                                store(place, sums[r][c] + splat(e_.bias ? e_.bias[number] : 0.0f));
+                                logits[r] = load(place) * splat(LOG2E);  // as rounded
+                            }
+                            look_at<R>(logits, first + word, seen[token / WIDTH + c]);
+                        }
+                    });
+                }
+            });
+        }
+    }
+
+    template <int R>
+    static void look_at(const Floats (&logits)[R], size_t word, Seen& seen) {
+        Floats largest = seen.largest;
+        for (int r = 0; r < R; ++r) {
+            const __mmask16 better = _mm512_cmp_ps_mask(logits[r], largest, _CMP_GT_OQ);
+            seen.likeliest = _mm512_mask_mov_epi32(seen.likeliest, better, _mm512_set1_epi32(int(word + r)));
+            largest = _mm512_max_ps(largest, logits[r]);
+        }
+        Floats likelihood = seen.likelihood * exp2<EXACT>(seen.largest - largest);
+        for (int r = 0; r < R; ++r) {
+            likelihood += exp2<EXACT>(logits[r] - largest);
+            seen.total += logits[r];
+        }
+        seen.likelihood = likelihood;
+        seen.largest = largest;
+    }
+
+    // Loss and likeliest word of every token, and the log of the sum of its likelihoods.
+    void sum_up(size_t threads) {
+        const auto number = [](const auto& vector, size_t lane) { return reinterpret_cast<const float*>(&vector)[lane]; };
+        for (size_t token = 0; token < tokens_; ++token) {
+            const size_t lane = token % WIDTH;
+            double largest = -std::numeric_limits<double>::infinity(), likelihood = 0.0, total = 0.0;
+            for (size_t thread = 0; thread < threads; ++thread) {
+                const Seen& seen = seen_[(thread * stride_ + token) / WIDTH];
+                if (number(seen.largest, lane) > largest) {
+                    largest = number(seen.largest, lane);
+                    e_.likeliest[token] = reinterpret_cast<const int32_t*>(&seen.likeliest)[lane];
+                }
+            }
+            for (size_t thread = 0; thread < threads; ++thread) {
+                const Seen& seen = seen_[(thread * stride_ + token) / WIDTH];
+                if (number(seen.likelihood, lane) > 0.0f)
+                    likelihood += number(seen.likelihood, lane) * std::exp2(number(seen.largest, lane) - largest);
+                total += number(seen.total, lane);
+            }
+            const double scale = largest + std::log2(likelihood);
+            Floats target = load(logits_ + size_t(e_.targets[token]) * stride_ + token, 1) * splat(LOG2E);
+            const double wanted = (1.0 - e_.smoothing) * number(target, 0) + e_.smoothing * total / double(words_);
+            scale_[token] = float(scale);
+            e_.losses[token] = float((scale - wanted) * LN2);
+        }
+    }
+
+    // The gradients of a group of words, as rows and zipped; then both products with them.
+    void gradients(size_t first, uint32_t* zipped, uint32_t* words, float* hidden_gradient, bool more) {
+        const size_t count = std::min(WORDS, words_ - first);
+        for (size_t word = 0; word < count; word += PER) softmax(first + word, word + 1 < count, zipped + word / PER * stride_);
+        for (size_t token = 0; token < tokens_; ++token)
+            if (size_t(e_.targets[token]) - first < count) subtract_target(first, token, zipped);
+        add_words(first, count);
+        const Zipped vocabulary = {words, (count + PER - 1) / PER};
+        zip_rows<Dtype>(vocabulary, 0, count, size_,
+                        [&](size_t row, size_t column, __mmask16 lanes) {
+                            return load(vocabulary_ + (first + row) * size_ + column, lanes);
+                        }, nullptr);
+        add_hidden(zipped, vocabulary, hidden_gradient, more);
+    }
+
+    Floats likelihood(size_t word, size_t token) const {
+        const Floats logits = load(logits_ + word * stride_ + token) * splat(LOG2E);
+        return exp2<EXACT>(logits - load(scale_.data() + token)) - splat(e_.smoothing / float(words_));
+    }
+
+    // Likelihoods of a word, or of two (`pair`), in place of their logits.
+    void softmax(size_t word, bool pair, uint32_t* zipped) {
+        pair = pair && PER == 2;
+        Floats totals[2] = {splat(0.0f), splat(0.0f)};
+        for (size_t token = 0; token < stride_; token += WIDTH) {
+            const __mmask16 lanes = token < tokens_ ? first_lanes(tokens_ - token) : 0;
+            const Floats even = _mm512_maskz_mov_ps(lanes, likelihood(word, token));
+            const Floats odd = pair ? _mm512_maskz_mov_ps(lanes, likelihood(word + 1, token)) : splat(0.0f);
+            store(logits_ + word * stride_ + token, even);
+            if (pair) store(logits_ + (word + 1) * stride_ + token, odd);
+            _mm512_storeu_si512(zipped + token, zip<Dtype>(even, odd));
+            totals[0] += even;
+            totals[1] += odd;
+        }
+        if (!e_.bias_gradient) return;
+        for (size_t i = 0; i < (pair ? 2 : 1); ++i)
+            e_.bias_gradient[word + i] = sum(totals[i]) + (e_.more ? e_.bias_gradient[word + i] : 0.0f);
+    }
+
+    void subtract_target(size_t first, size_t token, uint32_t* zipped) {
+        const size_t word = size_t(e_.targets[token]) - first;
+        Number* place = logits_ + (first + word) * stride_ + token;
+        const float wanted = 1.0f - e_.smoothing;
+        store(place, load(place, 1) - splat(wanted), 1);
+        reinterpret_cast<Number*>(zipped + word / PER * stride_ + token)[word % PER] = *place;
+        if (e_.bias_gradient) e_.bias_gradient[first + word] -= wanted;
+    }
+
+    // vocabulary_gradient[word] (+)= Σ_token gradient[word][token] · hidden[token]
+    void add_words(size_t first, size_t count) {
+        const Zipped hidden = zipped_hidden();
+        const auto* gradients = reinterpret_cast<const uint32_t*>(logits_ + first * stride_);
+        products(gradients, stride_ / PER, 1, count, hidden, hidden.steps, e_.vocabulary_gradient + first * size_, e_.more);
+    }
+
+    // hidden_gradient[token] (+)= Σ_word gradient[word][token] · vocabulary[word]
+    void add_hidden(const uint32_t* zipped, const Zipped& vocabulary, float* hidden_gradient, bool more) {
+        products(zipped, 1, stride_, tokens_, vocabulary, vocabulary.steps, hidden_gradient, more);
+    }
+
+    // to[row] (+)= Σ_step a[row][step] · b[step], for `size_` columns
+    void products(const uint32_t* a, size_t a_row, size_t a_step, size_t count, const Zipped& b, size_t steps, float* to,
+                  bool more) {
+        for (size_t column = 0; column < size_; column += PANEL) {
+            with_constant<PANEL / WIDTH>(int((std::min(PANEL, size_ - column) + WIDTH - 1) / WIDTH), [&](auto vectors) {
+                constexpr int C = decltype(vectors)::value;
+                for (size_t row = 0; row < count; row += ROWS) {
+                    with_constant<ROWS>(int(std::min(size_t(ROWS), count - row)), [&](auto block) {
+                        constexpr int R = decltype(block)::value;
+                        __m512 sums[R][C];
+                        const auto place = [&](int r, int c) { return to + (row + r) * size_ + column + c * WIDTH; };
+                        const auto lanes = [&](int c) { return first_lanes(size_ - column - c * WIDTH); };
+                        for (int r = 0; r < R; ++r)
+                            for (int c = 0; c < C; ++c) sums[r][c] = more ? load(place(r, c), lanes(c)) : splat(0.0f);
+                        add_dots<Dtype, R, C>(a + row * a_row, a_row, a_step, b.panel(column / PANEL, 0), PANEL, steps, sums);
+                        for (int r = 0; r < R; ++r)
+                            for (int c = 0; c < C; ++c) store(place(r, c), sums[r][c], lanes(c));
+                    });
+                }
+            });
+        }
+    }
+
+    const CrossEntropy& e_;
+    const size_t threads_, tokens_, size_, words_, stride_;
+    const Number *hidden_, *vocabulary_;
+    Number* logits_;
+    std::vector<uint32_t> columns_, rows_;  // hidden, packed for both products
+    std::vector<Seen> seen_;                // [threads, stride / 16]
+    std::vector<float> scale_;              // [stride] log₂ Σ 2^logit
+    std::vector<float> partial_;            // [threads, tokens, size] the hidden gradient of each thread's words
+};
+
+}  // namespace
+
+// Called from Python (native/__init__.py); nothing is checked here. dtype: 0 float32, 1 bfloat16.
+extern "C" void sensorium_cross_entropy(int64_t dtype, const CrossEntropy* entropy, int64_t threads) {
+    if (dtype == 0) Loss<Float32>(*entropy, int(threads)).run();
+    else Loss<Bfloat16>(*entropy, int(threads)).run();
+}
