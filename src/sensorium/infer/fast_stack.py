@@ -92,10 +92,10 @@ class FastStack(nn.Module):
                 setattr(layers[number], name, linear(f"{number}.{name}", module))
             layers[number].attention_norm = self._norm(block.attention_norm)
             layers[number].mlp_norm = self._norm(block.mlp_norm)
-        config = stack.config
+        config, exact = stack.config, dtype == "fp32"
         self.struct = native.Stack(
             config.hidden_size, config.num_heads, config.mlp_size, config.num_layers, config.norm_place == "pre",
-            config.mask == "causal", config.scale, config.norm_eps, activation(config.activation, exact=dtype == "fp32"),
+            config.mask == "causal", config.scale, config.norm_eps, activation(config.activation, exact=exact),
             layers, self._norm(stack.final_norm),
         )  # fmt: skip
         self._kept.append(layers)

@@ -15,6 +15,8 @@ import torch
 
 LIBRARY = Path(__file__).with_name("_stack.so")
 FLOAT32, BFLOAT16, INT8 = range(3)
+TRAINED = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
+"""The dtypes that training knows."""
 PANEL = 64
 """Columns of a panel of packed weights, and tokens of a page of keys and values."""
 
@@ -85,9 +87,14 @@ class Batch(Structure):
 
 
 class Dropout(Structure):
-    """The source of chance, and what part of 2³² goes."""
+    """The source of chance, what part of 2³² goes, and how much the others grow."""
 
     _fields_ = [("seed", c_uint64), ("threshold", c_uint32), ("factor", c_float)]
+
+    @classmethod
+    def of(cls, share: float, seed: int) -> Dropout:
+        """Dropout of a share of the numbers."""
+        return cls(seed, min(round(share * 2**32), 2**32 - 1), 1 / (1 - share) if share < 1 else 0.0)
 
 
 class LayerBackward(Structure):
@@ -142,9 +149,21 @@ def library() -> ctypes.CDLL:
         step.restype = None
     found.sensorium_cross_entropy.argtypes = [c_int64, POINTER(CrossEntropy), c_int64]
     found.sensorium_cross_entropy.restype = None
+    found.sensorium_dropout.argtypes = [c_int64, POINTER(Dropout), c_void_p, c_int64, c_int64, c_void_p, c_int64]
+    found.sensorium_dropout.restype = None
     found.sensorium_pack.restype = found.sensorium_tiles.restype = None
     found.sensorium_stack.restype = found.sensorium_linear.restype = None
     return found
+
+
+@cache
+def available() -> bool:
+    """Whether ``library`` can be used here."""
+    try:
+        library()
+    except OSError:
+        return False
+    return True
 
 
 def _features() -> dict[str, bool]:

@@ -107,9 +107,15 @@ inline Floats result(typename Dtype::Sums sums, const Linear& linear, const Rows
     return linear.bias ? x + load(linear.bias + column, lanes) : x;
 }
 
+struct Nothing {
+    void operator()(size_t, size_t) const {}
+};
+
 // finish(row, column, lanes, sixteen results) for every row and every sixteen columns; the team shares the panels.
-template <class Dtype, class Finish>
-inline void product(const Team& team, const Rows& rows, size_t count, const Linear& linear, const Finish& finish) {
+// ahead(row, column) is called before the sums of a row and 64 columns are begun: time to fetch what `finish` will touch.
+template <class Dtype, class Finish, class Ahead = Nothing>
+inline void product(const Team& team, const Rows& rows, size_t count, const Linear& linear, const Finish& finish,
+                    const Ahead& ahead = {}) {
     const size_t steps = size_t(linear.inputs) / Dtype::PER_UNIT, outputs = size_t(linear.outputs);
     const auto* units = static_cast<const uint32_t*>(rows.units);
     size_t begin, end;
@@ -123,6 +129,7 @@ inline void product(const Team& team, const Rows& rows, size_t count, const Line
                 with_constant<ROWS>(int(std::min(size_t(ROWS), count - row)), [&](auto block) {
                     constexpr int R = decltype(block)::value;
                     typename Dtype::Sums sums[R][C] = {};
+                    for (int r = 0; r < R; ++r) ahead(row + r, first);
                     add_dots<Dtype, R, C>(units + row * rows.stride, rows.stride, 1, weights, PANEL, steps, sums);
 #pragma GCC unroll 6
                     for (int r = 0; r < R; ++r) {

@@ -93,7 +93,7 @@ class TrainingTile {
             Number* to = qkv(layer, row);
             times(operand_, count, l.qkv, [&](size_t r, size_t column, __mmask16 lanes, Floats value) {
                 store(to + r * 3 * size_ + column, value, lanes);
-            });
+            }, fetch_to_write(to, 3 * size_));
         });
         attention(layer);
         each_block([&](size_t row, size_t count) {
@@ -104,7 +104,7 @@ class TrainingTile {
                 times(operand_, count, l.up, [&](size_t r, size_t column, __mmask16 lanes, Floats value) {
                     store(to + r * mlp_ + column, value, lanes);
                     store(middle_ + r * mlp_ + column, activate(value), lanes);
-                });
+                }, fetch_to_write(to, mlp_));
             });
             add(layer, MLP, middle_, l.down, l.mlp_norm, row, count);
         });
@@ -169,9 +169,9 @@ class TrainingTile {
     void each_block(const F& f) const {
         for (size_t row = 0; row < rows_; row += BLOCK) f(row, std::min(BLOCK, rows_ - row));
     }
-    template <class F>
-    void times(const Number* rows, size_t count, const Linear& linear, const F& finish) const {
-        product<Dtype>({1, 0}, {rows, size_t(linear.inputs) / Dtype::PER_UNIT, nullptr}, count, linear, finish);
+    template <class F, class Ahead = Nothing>
+    void times(const Number* rows, size_t count, const Linear& linear, const F& finish, const Ahead& ahead = {}) const {
+        product<Dtype>({1, 0}, {rows, size_t(linear.inputs) / Dtype::PER_UNIT, nullptr}, count, linear, finish, ahead);
     }
     template <class Read>
     void zip(const Zipped& to, size_t step, size_t count, size_t columns, const Read& read, float* sums = nullptr) const {
@@ -189,10 +189,18 @@ class TrainingTile {
         };
     }
 
-    // Bring into the cache what the ends of products read out of order.
-    static void fetch(const Number* from, size_t count) {
-        for (size_t i = 0; i < count; i += 64 / sizeof(Number))
-            _mm_prefetch(reinterpret_cast<const char*>(from + i), _MM_HINT_T1);
+    // For `product`: 64 numbers of a row that lie in memory, not in a cache.
+    static auto fetch(const Number* rows, size_t stride) {
+        return [=](size_t row, size_t column) {
+            const char* place = reinterpret_cast<const char*>(rows + row * stride + column);
+            for (size_t i = 0; i < PANEL * sizeof(Number); i += 64) _mm_prefetch(place + i, _MM_HINT_T0);
+        };
+    }
+    static auto fetch_to_write(Number* rows, size_t stride) {
+        return [=](size_t row, size_t column) {
+            char* place = reinterpret_cast<char*>(rows + row * stride + column);
+            for (size_t i = 0; i < PANEL * sizeof(Number); i += 64) __builtin_prefetch(place + i, 1);
+        };
     }
 
     // --- forwards ---
@@ -301,12 +309,11 @@ class TrainingTile {
     void mlp_backward(size_t layer, const LayerBackward& b, const Operands& operands, size_t step, float* sums, size_t row,
                       size_t count) {
         const Number* before = up(layer, row);
-        fetch(before, count * mlp_);
         with_slope(t_.slope, [&](auto slope) {
             times(operand_, count, b.down, [&](size_t r, size_t column, __mmask16 lanes, Floats value) {
                 const size_t place = r * mlp_ + column;
                 store(middle_ + place, value * slope(load(before + place, lanes)), lanes);
-            });
+            }, fetch(before, mlp_));
         });
         zip(operands.gradient[2], step, count, mlp_, rows_of(middle_, mlp_), sums);
         with_activation(s_.activation, [&](auto activate) {
@@ -423,6 +430,18 @@ void pack(const typename Dtype::Number* weights, size_t outputs, size_t inputs, 
                     nullptr);
 }
 
+template <class Number>
+void drop_out(const Dropout& dropout, const Number* from, size_t rows, size_t columns, Number* to, int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (size_t row = 0; row < rows; ++row) {
+        const Dropout::Row drop = dropout.row(0, row);
+        for (size_t i = 0; i < columns; i += WIDTH) {
+            const __mmask16 lanes = first_lanes(columns - i);
+            store(to + row * columns + i, drop(i, load(from + row * columns + i, lanes)), lanes);
+        }
+    }
+}
+
 }  // namespace
 
 // Called from Python (native/__init__.py); nothing is checked here. dtype: 0 float32, 1 bfloat16.
@@ -435,6 +454,17 @@ void sensorium_pack(int64_t dtype, const void* weights, int64_t outputs, int64_t
     else
         pack<Bfloat16>(static_cast<const bfloat16*>(weights), size_t(outputs), size_t(inputs), panels, transposed,
                        int(threads));
+}
+
+// Rows [rows, columns] of float32 or bfloat16; `from` and `to` may be the same.
+void sensorium_dropout(int64_t dtype, const Dropout* dropout, const void* from, int64_t rows, int64_t columns, void* to,
+                       int64_t threads) {
+    if (dtype == 0)
+        drop_out(*dropout, static_cast<const float*>(from), size_t(rows), size_t(columns), static_cast<float*>(to),
+                 int(threads));
+    else
+        drop_out(*dropout, static_cast<const bfloat16*>(from), size_t(rows), size_t(columns), static_cast<bfloat16*>(to),
+                 int(threads));
 }
 
 // How many tiles, and how many tokens with every tile's rounded up to two: what `sums` and `zipped` need room for.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sensorium.config import StackConfig
 from sensorium.nn.attention import AttentionKernel, grouped_attention
+from sensorium.nn.dropout import Dropout
 from sensorium.packed import Layout
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -87,7 +88,7 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
         self.mlp = MLP(config)
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
 
 class PostNormBlock(Block):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -60,11 +61,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             torch.zeros((), device=device),
             torch.zeros((), dtype=torch.int64, device=device),
         )
-        add_chunk = _add_chunk_compiled if _compiled(hidden, weight) else _add_chunk
+        add_chunk = _add_chunk_compiled if _compiled(hidden, weight) and len(hidden) else _add_chunk
         wanted = -(-len(hidden) * weight.shape[0] * weight.element_size() // CHUNK_BYTES)
         chunks = max(1, min(wanted, len(hidden)))
         bounds = [len(hidden) * i // chunks for i in range(chunks + 1)]
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, stop in pairwise(bounds):
             add_chunk(sums, hidden.detach(), weight.detach(), bias, targets, slice(start, stop), smoothing)
         ctx.mark_non_differentiable(sums.correct)
         if needed:
@@ -116,12 +117,8 @@ def _add(total: Tensor, part: Tensor, first: bool) -> None:
 
 def _compiled(hidden: Tensor, weight: Tensor) -> bool:
     """Whether the compiled kernels can take this."""
-    try:
-        native.library()
-    except OSError:
-        return False
-    same = hidden.dtype == weight.dtype and hidden.dtype in (torch.float32, torch.bfloat16)
-    return same and not hidden.is_cuda and hidden.shape[1] % 4 == 0
+    same = hidden.dtype == weight.dtype and hidden.dtype in native.TRAINED
+    return same and not hidden.is_cuda and hidden.shape[1] % 4 == 0 and native.available()
 
 
 def _add_chunk_compiled(
@@ -139,8 +136,9 @@ def _add_chunk_compiled(
         *map(native.pointer, (h, vocabulary, bias, target)), *h.shape, len(weight), smoothing, rows.start > 0,
         *map(native.pointer, (losses, likeliest, logits, gradient, sums.weight, sums.bias)),
     )  # fmt: skip
-    code = native.FLOAT32 if weight.dtype == torch.float32 else native.BFLOAT16
-    native.library().sensorium_cross_entropy(code, ctypes.byref(struct), torch.get_num_threads())
+    native.library().sensorium_cross_entropy(
+        native.TRAINED[weight.dtype], ctypes.byref(struct), torch.get_num_threads()
+    )
     sums.total += losses.sum(dtype=torch.float64).float()
     sums.correct += (likeliest == target).sum()
     if sums.hidden is not None and gradient is not None:

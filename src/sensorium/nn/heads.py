@@ -18,6 +18,7 @@ from sensorium.config import (
     TokenHeadConfig,
 )
 from sensorium.nn.block import ACTIVATIONS
+from sensorium.nn.dropout import Dropout
 
 
 class Pooler(nn.Module):
@@ -75,7 +76,7 @@ class SequenceHead(nn.Module):
         super().__init__()
         own_dense = None if config.dense is None else Pooler(PoolerConfig(config.dense), hidden_size)
         self.pooler = own_dense
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(hidden_size, len(config.labels))
 
     def forward(self, vectors: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ class TokenHead(nn.Module):
 
     def __init__(self, config: TokenHeadConfig, hidden_size: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(hidden_size, len(config.labels))
 
     def forward(self, hidden_states: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ class SpanHead(nn.Module):
 
     def __init__(self, config: SpanHeadConfig, hidden_size: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(hidden_size, 2)
 
     def forward(self, hidden_states: Tensor) -> Tensor:

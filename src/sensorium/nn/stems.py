@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from sensorium.config import TokenStemConfig
 from sensorium.errors import UsageError
+from sensorium.nn.dropout import Dropout
 from sensorium.packed import Packed
 
 
@@ -19,7 +20,7 @@ class TokenStem(nn.Module):
         self.positions = nn.Embedding(config.positions.size, config.hidden_size)
         self.segments = nn.Embedding(config.num_segments, config.hidden_size) if config.num_segments else None
         self.norm = nn.Identity() if config.norm_eps is None else nn.LayerNorm(config.hidden_size, config.norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, batch: Packed) -> Tensor:
         """[T, D]. Raises ``UsageError`` for a sequence longer than the position table."""

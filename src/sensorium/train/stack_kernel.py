@@ -1,8 +1,8 @@
 """The Stack on the compiled kernels, forwards and backwards.
 
 The products run in the dtype of the weights; the residual stream, norms and sums are float32. Weights are packed again
-only when they have changed. Dropout keeps no masks: what stays follows from a seed drawn from torch's generator, so a run
-that is resumed drops the same.
+only when they have changed. Dropout keeps no masks: what stays follows from a seed drawn from torch's generator, so a
+run that is resumed drops the same.
 
 Shapes: T packed tokens, D hidden size, F MLP size, L layers; N outputs and K inputs of a linear map.
 """
@@ -21,7 +21,6 @@ from sensorium.native.activations import activation, slope
 from sensorium.nn.stack import Stack
 from sensorium.packed import Layout
 
-CODES = {torch.float32: native.FLOAT32, torch.bfloat16: native.BFLOAT16}
 LINEAR = ("qkv", "output", "up", "down")
 
 
@@ -55,7 +54,7 @@ class CompiledStack:
 
     def _follow(self, stack: Stack) -> None:
         """Pack the weights that have changed."""
-        dtype = stack.layers[0].attention.qkv.weight.dtype
+        dtype = next(stack.layers.parameters()).dtype
         if dtype != self.dtype:
             self.dtype = dtype
             self.layers = [_Layer(block, dtype) for block in stack.layers]
@@ -64,7 +63,8 @@ class CompiledStack:
 
     def struct(self, stack: Stack, kept: dict[str, Tensor], seed: int) -> native.Training:
         """What the kernels take."""
-        config, block = stack.config, stack.layers[0]
+        config = stack.config
+        block: Any = stack.layers[0]
         attention_dropout = block.attention.dropout if stack.training else 0.0
         dropout = block.dropout.p if stack.training else 0.0
         exact = self.dtype == torch.float32
@@ -74,7 +74,7 @@ class CompiledStack:
                 config.mask == "causal", config.scale, config.norm_eps, activation(config.activation, exact=exact),
                 self.forward_layers, native.Norm(None, None),
             ),
-            slope(config.activation), _dropout(seed, dropout), _dropout(seed + 1, attention_dropout),
+            slope(config.activation), native.Dropout.of(dropout, seed), native.Dropout.of(attention_dropout, seed),
             self.backward_layers, *(native.pointer(tensor) for tensor in kept.values()), len(kept["attended"][0]),
         )  # fmt: skip
 
@@ -87,12 +87,9 @@ class _Layer:
         norms = [block.attention_norm, block.mlp_norm]
         self.parameters: list[Tensor] = [p for module in (*linear, *norms) for p in (module.weight, module.bias)]
         self.versions: list[tuple[int, int]] = []
-        per_unit = 4 // dtype.itemsize
-        self.packed: list[tuple[Tensor, Tensor]] = []  # panels [N / 64, K / per unit, 64] units, and of the transpose
-        for module in linear:
-            outputs, inputs = module.weight.shape
-            shapes = [(-(-a // native.PANEL), b // per_unit, native.PANEL) for a, b in ((outputs, inputs), (inputs, outputs))]
-            self.packed.append((torch.zeros(shapes[0], dtype=torch.int32), torch.zeros(shapes[1], dtype=torch.int32)))
+        shapes = [module.weight.shape for module in linear]
+        self.packed = [(_panels(n, k, dtype), _panels(k, n, dtype)) for n, k in shapes]
+        """Of each linear map: panels of its weights, and of their transpose."""
         self.vectors: list[Tensor] = []
 
     def follow(self, library: Any, forward: native.Layer, backward: native.LayerBackward) -> None:
@@ -102,12 +99,14 @@ class _Layer:
             return
         self.versions = versions
         # [N] biases and [D] norms, padded to whole vectors, in float32
-        self.vectors = [nn.functional.pad(p.detach().float(), (0, native.PANEL)) for p in self.parameters if p.dim() == 1]
+        self.vectors = [
+            nn.functional.pad(p.detach().float(), (0, native.PANEL)) for p in self.parameters if p.dim() == 1
+        ]
         for number, (name, (panels, transposed)) in enumerate(zip(LINEAR, self.packed, strict=True)):
             weight = self.parameters[2 * number].detach()
             outputs, inputs = weight.shape
             library.sensorium_pack(
-                CODES[weight.dtype], native.pointer(weight), outputs, inputs, native.pointer(panels),
+                native.TRAINED[weight.dtype], native.pointer(weight), outputs, inputs, native.pointer(panels),
                 native.pointer(transposed), torch.get_num_threads(),
             )  # fmt: skip
             bias = native.pointer(self.vectors[number])
@@ -118,11 +117,18 @@ class _Layer:
         forward.mlp_norm = native.Norm(*map(native.pointer, mlp))
 
 
+def _panels(outputs: int, inputs: int, dtype: torch.dtype) -> Tensor:
+    """Room for packed weights, [N / 64, K / per unit, 64] 32-bit units."""
+    return torch.zeros(-(-outputs // native.PANEL), inputs * dtype.itemsize // 4, native.PANEL, dtype=torch.int32)
+
+
 class _Run(torch.autograd.Function):
     """All blocks as one node of the graph."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: CompiledStack, stack: Stack, layout: Layout, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, kernel: CompiledStack, stack: Stack, layout: Layout, *parameters: Tensor
+    ) -> Tensor:
         assert kernel.dtype is not None
         output = x.detach().to(torch.float32, copy=True).contiguous()  # [T, D]
         (tokens, size), layers, mlp = x.shape, stack.config.num_layers, stack.config.mlp_size
@@ -136,8 +142,9 @@ class _Run(torch.autograd.Function):
         ctx.offsets = torch.tensor([0, *np.cumsum(layout.query_lengths)])  # [sequences + 1]
         seed = int(torch.randint(2**62, ())) if stack.training else 0
         ctx.struct = kernel.struct(stack, ctx.kept, seed)
+        ctx.code = native.TRAINED[kernel.dtype]
         kernel.library.sensorium_forward(
-            CODES[kernel.dtype], ctypes.byref(ctx.struct), native.pointer(ctx.offsets), len(ctx.offsets) - 1,
+            ctx.code, ctypes.byref(ctx.struct), native.pointer(ctx.offsets), len(ctx.offsets) - 1,
             native.pointer(output), torch.get_num_threads(),
         )  # fmt: skip
         return output.to(x.dtype)
@@ -163,7 +170,7 @@ class _Run(torch.autograd.Function):
         sums = torch.empty(tiles.value, vectors.shape[1])
         struct.zipped, struct.sums = native.pointer(zipped), native.pointer(sums)
         kernel.library.sensorium_backward(
-            CODES[kernel.dtype], ctypes.byref(struct), offsets, sequences, native.pointer(x), torch.get_num_threads()
+            ctx.code, ctypes.byref(struct), offsets, sequences, native.pointer(x), torch.get_num_threads()
         )
         ctx.kept = None
         return (
@@ -207,11 +214,6 @@ def _by_parameter(
     ]
 
 
-def _dropout(seed: int, share: float) -> native.Dropout:
-    threshold = min(round(share * 2**32), 2**32 - 1)
-    return native.Dropout(seed, threshold, 1 / (1 - share) if share < 1 else 0.0)
-
-
 def unsupported(stack: Stack) -> str | None:
     """Why the kernels can't train this stack; ``None``: they can."""
     config = stack.config
@@ -220,6 +222,6 @@ def unsupported(stack: Stack) -> str | None:
     blocks: list[Any] = list(stack.layers)
     if len({block.dropout.p for block in blocks}) > 1 or len({block.attention.dropout for block in blocks}) > 1:
         return "the layers have different dropouts"
-    if {parameter.dtype for parameter in stack.layers.parameters()} - set(CODES):
+    if {parameter.dtype for parameter in stack.layers.parameters()} - set(native.TRAINED):
         return "the weights are neither float32 nor bfloat16"
     return "the model is on a GPU" if next(stack.parameters()).is_cuda else None
