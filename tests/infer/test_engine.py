@@ -22,9 +22,10 @@ from sensorium.config import (
 )
 from sensorium.errors import UsageError
 from sensorium.infer import engine
+from sensorium.infer.decode import new_cache
 from sensorium.infer.engine import FallbackWarning, fast
 from sensorium.infer.fast_stack import FastStack, unsupported
-from sensorium.infer.generate import generate, new_cache
+from sensorium.infer.generate import generate
 from sensorium.infer.torch_stack import TorchStack, varlen_attention
 from sensorium.models.build import new_model
 from sensorium.nn.attention import reference_attention
@@ -133,7 +134,7 @@ def test_steps_with_a_cache_give_what_one_run_gives(dtype: str) -> None:
     done = [0, 0, 0]
     for step in ([100, 1, 63], [1, 1, 1], [49, 1, 0]):
         if step[2] == 0:  # a sequence is at its end and leaves
-            cache.keep([0, 1])
+            cache.select([0, 1])
             step = step[:2]
         parts = [batch.split(batch.values)[n][done[n] : done[n] + new] for n, new in enumerate(step)]
         got = model(Packed.from_sequences(parts, start_positions=done[: len(step)]), cache)
@@ -146,7 +147,7 @@ def test_steps_with_a_cache_give_what_one_run_gives(dtype: str) -> None:
 def test_sequences_that_go_on_from_the_same_one_share_its_pages_and_do_not_disturb_each_other() -> None:
     model, prompt = fast(decoder(), "fp32"), batch_of(130)
     cache = new_cache(model, 3, 140)
-    cache.keep([0])
+    cache.select([0])
     model(prompt, cache)
     cache.select([0, 0, 0])
     used = {page for pages in cache._pages for page in pages}

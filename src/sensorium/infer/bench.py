@@ -19,9 +19,9 @@ from sensorium import cost, native
 from sensorium.checkpoint import Checkpoint
 from sensorium.data.batching import token_budget_batches
 from sensorium.infer.batching import BATCH_TOKENS, pack_encodings
+from sensorium.infer.decode import new_cache
 from sensorium.infer.engine import fast
 from sensorium.infer.fast_stack import CODES, Dtype, FastStack, FastVocabulary
-from sensorium.infer.generate import new_cache
 from sensorium.models.decoder import DecoderLM
 from sensorium.packed import Packed
 

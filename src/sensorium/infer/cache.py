@@ -17,7 +17,7 @@ from sensorium.packed import Layout
 class KeyValueCache:
     """Keys and values of every layer for N sequences, preallocated to a capacity of tokens each.
 
-    A sequence may leave (``keep``): the others go on without it.
+    ``select`` goes on with any of the sequences, any number of times; each gets a copy of its own.
     """
 
     def __init__(self, config: StackConfig, num_sequences: int, capacity: int, dtype: torch.dtype) -> None:
@@ -46,11 +46,13 @@ class KeyValueCache:
             kept.append(flat[self._all_rows])
         return kept[0], kept[1]
 
-    def keep(self, sequences: Sequence[int]) -> None:
-        """Only these sequences stay, in this order."""
-        index = torch.tensor(list(sequences))
+    def select(self, parents: Sequence[int]) -> None:
+        """Sequence i goes on from what ``parents[i]`` is now: a beam search's step, or sequences that leave."""
+        if list(parents) == list(range(len(self.lengths))):
+            return
+        index = torch.tensor(list(parents))
         self.keys, self.values = self.keys[:, index], self.values[:, index]
-        self.lengths = [self.lengths[i] for i in sequences]
+        self.lengths = [self.lengths[parent] for parent in parents]
 
     def _places(self, starts: Sequence[int], stops: Sequence[int]) -> Tensor:
         """Rows of the flattened store that hold tokens ``starts[n]`` to ``stops[n]`` of every sequence."""
@@ -68,12 +70,24 @@ class PagedCache:
     unfinished page of each (Kwon et al., 2023).
     """
 
-    def __init__(self, config: StackConfig, num_sequences: int, capacity: int, dtype: torch.dtype) -> None:
-        """Room for N sequences of ``capacity`` tokens; ``dtype`` is float32 or bfloat16."""
-        self.capacity, self.columns = capacity, -(-capacity // PANEL)
+    def __init__(
+        self,
+        config: StackConfig,
+        num_sequences: int,
+        capacity: int,
+        dtype: torch.dtype,
+        *,
+        num_pages: int | None = None,
+    ) -> None:
+        """Room for N sequences of ``capacity`` tokens; ``dtype`` is float32 or bfloat16.
+
+        ``num_pages`` is how many pages there are in all, for sequences that share some; ``None``: they share none.
+        """
+        self.capacity = capacity
         per_unit = 4 // dtype.itemsize
         row = -(-config.head_size // 16) * 16
-        num_pages = num_sequences * self.columns
+        if num_pages is None:
+            num_pages = num_sequences * _pages(capacity)
         shape = (config.num_layers, num_pages, config.num_heads)
         self.keys = torch.zeros(*shape, config.head_size // per_unit, PANEL, dtype=torch.int32)
         self.values = torch.zeros(*shape, PANEL // per_unit, row, dtype=torch.int32)
@@ -100,10 +114,6 @@ class PagedCache:
             self.keys.data_ptr(), self.values.data_ptr(), self._table.data_ptr(), self._lengths.data_ptr(),
             self.keys.shape[1], columns,
         )  # fmt: skip
-
-    def keep(self, sequences: Sequence[int]) -> None:
-        """Only these sequences stay, in this order."""
-        self.select(sequences)
 
     def select(self, parents: Sequence[int]) -> None:
         """Sequence i goes on from what ``parents[i]`` is now: a beam search's step, or sequences that leave."""
@@ -134,6 +144,28 @@ class PagedCache:
         self._uses[page] -= 1
         if not self._uses[page]:
             self._free.append(page)
+
+
+def pages_needed(prefix: int, prompts: Sequence[int], ends: Sequence[int], branches: Sequence[int]) -> int:
+    """Pages for prompts whose first ``prefix`` tokens are shared, and for the branches that go on from each.
+
+    ``prompts`` and ``ends`` are the tokens of each prompt and of its longest branch. Full pages are shared; each branch
+    has those that it writes into to itself, the one where its prompt breaks off among them.
+
+    >>> pages_needed(0, [130], [194], [4])  # two full pages of the prompt, and for each of four branches the third
+    10
+    >>> pages_needed(128, [130, 150], [140, 160], [1, 1])
+    4
+    """
+    own = (
+        length // PANEL - prefix // PANEL + count * (_pages(end) - length // PANEL)
+        for length, end, count in zip(prompts, ends, branches, strict=True)
+    )
+    return prefix // PANEL + sum(own)
+
+
+def _pages(tokens: int) -> int:
+    return -(-tokens // PANEL)
 
 
 def _grown(before: Sequence[int], new: Sequence[int], capacity: int) -> list[int]:
