@@ -59,7 +59,7 @@ def make_sampler(settings: SamplingSettings) -> Sampler:
     """The function that chooses the next tokens."""
     filters: list[Filter] = []
     if settings.repetition_penalty != 1.0:
-        filters.append(_repetition(settings.repetition_penalty))
+        filters.append(repetition_filter(settings.repetition_penalty))
     if not settings.do_sample:
         return lambda logits, history, generators: _apply(filters, logits, history).argmax(dim=-1)
     if settings.temperature != 1.0:
@@ -84,7 +84,9 @@ def _apply(filters: Sequence[Filter], logits: Tensor, history: Sequence[Sequence
     return logits
 
 
-def _repetition(penalty: float) -> Filter:
+def repetition_filter(penalty: float) -> Filter:
+    """What occurred becomes less likely: positive values are divided, negative ones multiplied by the penalty."""
+
     def apply(logits: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
         logits = logits.clone()
         for row, tokens in zip(logits, history, strict=True):
