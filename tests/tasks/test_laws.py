@@ -125,6 +125,24 @@ def test_sampling_is_reproduced_by_its_seed_and_differs_without(folders: dict[st
     assert len(run("The fox", seed=1, num_return_sequences=3, **options)) == 3
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_beams": 0}, "num_beams is 0; it must be 1 or more"),
+        ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences is 3; a search with 2 beams"),
+        ({"num_beams": 2, "do_sample": True}, "sampling within a beam search is not supported"),
+        ({"num_beams": 2, "early_stopping": "always"}, "early_stopping is 'always'"),
+        ({"num_return_sequences": 2}, "needs do_sample=True or num_beams above 1: greedy has one answer"),
+        ({"num_return_sequences": 0, "do_sample": True}, "num_return_sequences is 0; it must be 1 or more"),
+    ],
+)
+def test_options_of_generation_that_do_not_go_together_are_one_sentence(
+    folders: dict[str, Path], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        pipeline("text-generation", folders["GPT2LMHeadModel"], **options)("The fox")
+
+
 def test_streamed_pieces_make_the_whole_text(folders: dict[str, Path]) -> None:
     run = pipeline("text-generation", folders["GPT2LMHeadModel"])
     whole = run("The fox", max_new_tokens=15, return_full_text=False)[0]["generated_text"]

@@ -109,3 +109,16 @@ def test_greedy_text_generation(folders: dict[str, Path]) -> None:
     for options in ({}, {"return_full_text": False}, {"repetition_penalty": 1.3}):
         expected = oracle(ENGLISH, max_new_tokens=12, do_sample=False, **options)
         close(ours(ENGLISH, max_new_tokens=12, **options), expected)
+
+
+def test_text_generation_by_beam_search(folders: dict[str, Path]) -> None:
+    folder = folders["GPT2LMHeadModel"]
+    ours, oracle = pipeline("text-generation", folder), theirs("text-generation", folder)
+    for options in (
+        {"num_beams": 3},
+        {"num_beams": 4, "num_return_sequences": 2, "length_penalty": 0.5},
+        {"num_beams": 2, "early_stopping": True, "repetition_penalty": 1.3, "return_full_text": False},
+        {"num_beams": 3, "early_stopping": "never", "length_penalty": 2.0},
+    ):
+        expected = oracle(ENGLISH, max_new_tokens=12, do_sample=False, **options)
+        close(ours(ENGLISH, max_new_tokens=12, **options), expected)
