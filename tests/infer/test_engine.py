@@ -22,6 +22,7 @@ from sensorium.config import (
 )
 from sensorium.errors import UsageError
 from sensorium.infer import engine
+from sensorium.infer.cache import PagedCache
 from sensorium.infer.decode import new_cache
 from sensorium.infer.engine import FallbackWarning, fast
 from sensorium.infer.fast_stack import FastStack, unsupported
@@ -32,8 +33,8 @@ from sensorium.nn.attention import reference_attention
 from sensorium.packed import Layout, Packed
 
 VOCABULARY = 300
-DTYPES = ("fp32", "bf16", "int8")
-TOLERANCE = {"fp32": 2e-5, "bf16": 3e-2, "int8": 8e-2}
+DTYPES = ("fp32", "bf16", "int8", "int8_weight_only", "int4_weight_only")
+TOLERANCE = {"fp32": 2e-5, "bf16": 3e-2, "int8": 8e-2, "int8_weight_only": 8e-2, "int4_weight_only": 4e-1}
 """Of the largest value."""
 
 
@@ -176,6 +177,16 @@ def test_generation_chooses_the_tokens_of_the_plain_model(dtype: str) -> None:
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_generation_chooses_what_one_run_over_its_text_finds_likeliest(dtype: str) -> None:
+    model, prompts = fast(decoder(), dtype), [[1, 2, 3], [4], [*range(70)]]
+    assert isinstance(new_cache(model, 3, 90), PagedCache)
+    for prompt, new in zip(prompts, generate(model, prompts, max_new_tokens=12), strict=True):
+        whole = Packed.from_sequences([prompt + new[:-1]])
+        assert model.next_token_logits(model(whole)).argmax(dim=-1)[len(prompt) - 1 :].tolist() == new
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_vocabulary_heads_agree(dtype: str) -> None:
     model, batch = encoder(), batch_of(9, 30)
     with torch.inference_mode():
@@ -248,10 +259,12 @@ def test_where_the_kernels_are_missing_torch_gives_the_same(
             assert dtype == "bf16" or answers == generate(model, prompts, max_new_tokens=3)
 
 
-def test_a_dtype_that_can_not_run_falls_back_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", ["int8", "int8_weight_only", "int4_weight_only"])
+def test_a_dtype_that_can_not_run_falls_back_with_one_line(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_no_kernels", lambda model: "no kernels in this test")
-    with pytest.warns(FallbackWarning, match=r"int8 can't run here: no kernels in this test; (bf16|fp32) runs") as seen:
-        fast(encoder(), "int8")
+    said = rf"{dtype} can't run here: no kernels in this test; (bf16|fp32) runs"
+    with pytest.warns(FallbackWarning, match=said) as seen:
+        fast(encoder(), dtype)
     assert len(seen) == 1
     assert "\n" not in str(seen[0].message)
 

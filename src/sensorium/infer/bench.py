@@ -21,7 +21,8 @@ from sensorium.data.batching import token_budget_batches
 from sensorium.infer.batching import BATCH_TOKENS, pack_encodings
 from sensorium.infer.decode import new_cache
 from sensorium.infer.engine import fast
-from sensorium.infer.fast_stack import CODES, Dtype, FastStack, FastVocabulary
+from sensorium.infer.fast_stack import FastStack, FastVocabulary
+from sensorium.infer.packing import CODES, Dtype
 from sensorium.models.decoder import DecoderLM
 from sensorium.packed import Packed
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from sensorium import native
 from sensorium.errors import UsageError, nearest
-from sensorium.infer.fast_stack import Dtype, FastStack, FastVocabulary, unsupported
+from sensorium.infer.fast_stack import FastStack, FastVocabulary, unsupported
 from sensorium.infer.fast_stem import FastStem
+from sensorium.infer.packing import Dtype
 from sensorium.infer.torch_stack import TorchStack
 from sensorium.models.build import Model
 from sensorium.models.decoder import DecoderLM
@@ -26,6 +27,7 @@ from sensorium.nn.heads import MaskedTokenHead
 
 DTYPES: dict[str, Dtype] = {
     "fp32": "fp32", "float32": "fp32", "bf16": "bf16", "bfloat16": "bf16", "int8": "int8",
+    "int8_weight_only": "int8_weight_only", "int4_weight_only": "int4_weight_only",
 }  # fmt: skip
 AnyModel = TypeVar("AnyModel", EncoderLM, DecoderLM, Model)
 
@@ -37,9 +39,11 @@ class FallbackWarning(UserWarning):
 def fast(model: AnyModel, dtype: str = "fp32", *, smooth: Mapping[str, Tensor] | None = None) -> AnyModel:
     """The same model for inference: ``fp32``, ``bf16`` or ``int8`` products, float32 in and out.
 
-    The model that is given stays as it is; stem and heads are shared with it. ``smooth`` comes from ``smoothing``, for
-    ``int8``. Raises ``UsageError`` for an unknown dtype, or for a model that was made fast already. Warns with
-    ``FallbackWarning``, in one line, when this machine can't do it and another dtype takes its place.
+    ``int8_weight_only`` and ``int4_weight_only`` are for decoding a few sequences, which reads all weights for every
+    token: activations stay bf16. The model that is given stays as it is; stem and heads are shared with it. ``smooth``
+    comes from ``smoothing``, for ``int8``. Raises ``UsageError`` for an unknown dtype, or for a model that was made
+    fast already. Warns with ``FallbackWarning``, in one line, when this machine can't do it and another dtype takes its
+    place.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}{nearest(dtype, DTYPES)}; known are {', '.join(DTYPES)}")

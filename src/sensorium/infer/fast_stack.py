@@ -1,12 +1,12 @@
 """The Stack and its vocabulary head on the compiled kernels: weights packed once, whole layers in one call.
 
-Shapes: T packed tokens, M chosen rows, D hidden size, V vocabulary; N outputs and K inputs of a linear map.
+Shapes: T packed tokens, M chosen rows, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,49 +16,13 @@ from sensorium import native
 from sensorium.config import StackConfig
 from sensorium.errors import UsageError
 from sensorium.infer.cache import PagedCache
+from sensorium.infer.packing import CODES, Dtype, PackedLinear
 from sensorium.native.activations import activation
 from sensorium.nn.stack import Stack
 from sensorium.packed import Layout
 
-Dtype = Literal["fp32", "bf16", "int8"]
-CODES: dict[Dtype, int] = {"fp32": native.FLOAT32, "bf16": native.BFLOAT16, "int8": native.INT8}
-NUMBERS: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
-
 MOST_HIDDEN = 1 << 14
 """As in ``stack.cpp``, which keeps a copy of one row on its stack."""
-
-
-class PackedLinear:
-    """The weights [N, K] of a linear map as the kernels read them: [panels, K / per unit, 64 columns] 32-bit units.
-
-    int8: one scale an output, from its largest weight; each row of activations gets its own scale when it is read.
-    ``smooth`` [K] moves range from activations, which are divided by it, to weights, which it multiplies.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: Dtype, *, smooth: Tensor | None = None) -> None:
-        outputs, inputs = weight.shape
-        weight = weight.detach().float()
-        self.scale = self.offset = None
-        self.factors = None if smooth is None else (1 / smooth).float().contiguous()  # [K]
-        if dtype == "int8":
-            weight = weight if smooth is None else weight * smooth
-            scale = weight.abs().amax(dim=1).clamp_min(1e-12) / 127  # [N]
-            weight = (weight / scale[:, None]).round()
-            self.scale = _whole_panels(scale)
-            self.offset = _whole_panels(128 * weight.sum(dim=1)).to(torch.int32)  # rows are shifted by 128
-        per_unit = 4 // NUMBERS[dtype].itemsize
-        rows = _whole_panels(weight.to(NUMBERS[dtype]))
-        panels = rows.view(-1, native.PANEL, inputs // per_unit, per_unit).permute(0, 2, 1, 3)
-        self.panels = panels.contiguous()
-        self.bias = None if bias is None else _whole_panels(bias.detach().float())
-        pointers = (native.pointer(x) for x in (self.panels, self.bias, self.scale, self.offset, self.factors))
-        self.struct = native.Linear(*pointers, inputs, outputs)
-
-
-def _whole_panels(rows: Tensor) -> Tensor:
-    """Rows of zeros added, so that their number is a multiple of a panel's columns."""
-    padding = -len(rows) % native.PANEL
-    return torch.cat([rows, rows.new_zeros(padding, *rows.shape[1:])]).contiguous()
 
 
 class FastStack(nn.Module):

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 LIBRARY = Path(__file__).with_name("_stack.so")
-FLOAT32, BFLOAT16, INT8 = range(3)
+FLOAT32, BFLOAT16, INT8, INT8_WEIGHTS, INT4_WEIGHTS = range(5)
 TRAINED = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
 """The dtypes that training knows."""
 PANEL = 64

@@ -107,6 +107,18 @@ inline Floats result(typename Dtype::Sums sums, const Linear& linear, const Rows
     return linear.bias ? x + load(linear.bias + column, lanes) : x;
 }
 
+// How a dtype's weights lie in a panel, and how rows meet them. weights.h has those that are narrower than their rows.
+template <class Dtype>
+struct Weights {
+    static size_t units(size_t inputs) { return inputs / Dtype::PER_UNIT * PANEL; }
+
+    template <int R, int C>
+    [[gnu::always_inline]] static void add(const uint32_t* rows, size_t stride, const uint32_t* panel, size_t inputs,
+                                           typename Dtype::Sums (&sums)[R][C]) {
+        add_dots<Dtype, R, C>(rows, stride, 1, panel, PANEL, inputs / Dtype::PER_UNIT, sums);
+    }
+};
+
 struct Nothing {
     void operator()(size_t, size_t) const {}
 };
@@ -116,12 +128,12 @@ struct Nothing {
 template <class Dtype, class Finish, class Ahead = Nothing>
 inline void product(const Team& team, const Rows& rows, size_t count, const Linear& linear, const Finish& finish,
                     const Ahead& ahead = {}) {
-    const size_t steps = size_t(linear.inputs) / Dtype::PER_UNIT, outputs = size_t(linear.outputs);
+    const size_t inputs = size_t(linear.inputs), outputs = size_t(linear.outputs);
     const auto* units = static_cast<const uint32_t*>(rows.units);
     size_t begin, end;
     team.share((outputs + PANEL - 1) / PANEL, &begin, &end);
     for (size_t panel = begin; panel < end; ++panel) {
-        const uint32_t* weights = linear.panels + panel * steps * PANEL;
+        const uint32_t* weights = linear.panels + panel * Weights<Dtype>::units(inputs);
         const size_t first = panel * PANEL, width = std::min(PANEL, outputs - first);
         with_constant<PANEL / WIDTH>(int((width + WIDTH - 1) / WIDTH), [&](auto vectors) {
             constexpr int C = decltype(vectors)::value;
@@ -130,7 +142,7 @@ inline void product(const Team& team, const Rows& rows, size_t count, const Line
                     constexpr int R = decltype(block)::value;
                     typename Dtype::Sums sums[R][C] = {};
                     for (int r = 0; r < R; ++r) ahead(row + r, first);
-                    add_dots<Dtype, R, C>(units + row * rows.stride, rows.stride, 1, weights, PANEL, steps, sums);
+                    Weights<Dtype>::template add<R, C>(units + row * rows.stride, rows.stride, weights, inputs, sums);
 #pragma GCC unroll 6
                     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4

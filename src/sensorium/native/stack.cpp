@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "stack.h"
+#include "weights.h"
 
 namespace {
 
@@ -265,9 +266,21 @@ uint64_t read_memory(const char* from, size_t bytes, int threads) {
     return total;
 }
 
+// f(dtype) for the dtype of a number that Python gives (native/__init__.py).
+template <class F>
+void with_dtype(int64_t number, const F& f) {
+    switch (number) {
+        case 0: return f(Float32{});
+        case 1: return f(Bfloat16{});
+        case 2: return f(Int8{});
+        case 3: return f(Int8Weights{});
+        case 4: return f(Int4Weights{});
+    }
+}
+
 }  // namespace
 
-// Called from Python (native/__init__.py); nothing is checked here. dtype: 0 float32, 1 bfloat16, 2 8-bit.
+// Called from Python (native/__init__.py); nothing is checked here.
 extern "C" {
 
 void sensorium_stem(const Stem* stem, const int64_t* ids, const int64_t* positions, const int64_t* segments,
@@ -280,13 +293,11 @@ uint64_t sensorium_read(const char* from, int64_t bytes, int64_t threads) {
 }
 
 void sensorium_stack(int64_t dtype, const Stack* stack, const Batch* batch, int64_t sequences, int64_t threads) {
-    const auto run = dtype == 0 ? run_stack<Float32> : dtype == 1 ? run_stack<Bfloat16> : run_stack<Int8>;
-    run(*stack, *batch, size_t(sequences), int(threads));
+    with_dtype(dtype, [&](auto d) { run_stack<decltype(d)>(*stack, *batch, size_t(sequences), int(threads)); });
 }
 
 void sensorium_linear(int64_t dtype, const Linear* linear, const float* x, int64_t count, float* y, int64_t threads) {
-    const auto run = dtype == 0 ? run_linear<Float32> : dtype == 1 ? run_linear<Bfloat16> : run_linear<Int8>;
-    run(*linear, x, size_t(count), y, int(threads));
+    with_dtype(dtype, [&](auto d) { run_linear<decltype(d)>(*linear, x, size_t(count), y, int(threads)); });
 }
 
 }
