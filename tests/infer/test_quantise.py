@@ -32,6 +32,16 @@ def test_the_agreement_is_measured_and_logged(checkpoint: Checkpoint, caplog: py
     assert f"int8: cosine with fp32 {found.mean:.4f}" in caplog.text
 
 
+@pytest.mark.parametrize("dtype", ["int8_weight_only", "int4_weight_only"])
+def test_weights_alone_are_measured_too_and_a_decoder_says_how_often_its_next_token_stays(
+    tiny_hub: Path, dtype: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    decoder = open_checkpoint(tiny_hub / "gpt2")
+    assert pipeline("text-generation", decoder, dtype=dtype, max_new_tokens=2)("a house")
+    assert "cosine with fp32" in caplog.text
+    assert "the same next token after" in caplog.text
+
+
 def test_where_int8_can_not_run_the_log_does_not_say_it_did(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

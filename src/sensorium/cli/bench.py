@@ -13,7 +13,9 @@ from sensorium.errors import DataError, UsageError
 def bench(
     model: Annotated[str | None, typer.Argument(help="Checkpoint: a folder, or a name on the hub.")] = None,
     file: Annotated[Path | None, typer.Option(help="Texts to read: txt, csv, tsv, jsonl, parquet.")] = None,
-    dtype: Annotated[list[str] | None, typer.Option(help="fp32, bf16 or int8; all of them by default.")] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="fp32, bf16, int8, int8_weight_only, int4_weight_only; all by default.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure the machine's ceilings, then a model: tokens a second, share of the ceiling, memory, energy.
@@ -57,12 +59,12 @@ def bench(
         typer.echo(dumps(facts, ensure_ascii=False, indent=2))
         return
     for name, flops in limits.flops.items():
-        typer.echo(f"{f'products, {name}':<22}{flops / 1e9:>10,.0f} GFLOP/s")
-    typer.echo(f"{'memory, read':<22}{limits.bandwidth / 1e9:>10,.1f} GB/s")
+        typer.echo(f"{f'products, {name}':<29}{flops / 1e9:>10,.0f} GFLOP/s")
+    typer.echo(f"{'memory, read':<29}{limits.bandwidth / 1e9:>10,.1f} GB/s")
     for work in done:
         energy = "" if work.joules_per_token is None else f" · {1000 * work.joules_per_token:.2f} mJ a token"
         typer.echo(
-            f"{work.name:<22}{work.tokens_per_second:>10,.0f} tokens/s · {work.share:.0%} of the {work.bound}{energy}"
+            f"{work.name:<29}{work.tokens_per_second:>10,.0f} tokens/s · {work.share:.0%} of the {work.bound}{energy}"
         )
     if done:
-        typer.echo(f"{'peak memory':<22}{peak_memory() / 2**20:>10,.0f} MiB")
+        typer.echo(f"{'peak memory':<29}{peak_memory() / 2**20:>10,.0f} MiB")

@@ -23,7 +23,7 @@ def run(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An argument of the task, such as top_k=3.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="fp32, bf16 or int8.")] = "fp32",
+    dtype: Annotated[str, typer.Option(help="fp32, bf16, int8, int8_weight_only or int4_weight_only.")] = "fp32",
     json: Annotated[bool, typer.Option("--json", help="Print a JSON value a line, one for each input.")] = False,
 ) -> None:
     """Run a task over texts. Answers come in the order of the inputs, as they are ready.

@@ -1,7 +1,7 @@
-"""8-bit models, and what they cost: nobody quantises blind.
+"""Models of 8 and of 4 bits, and what they cost: nobody quantises blind.
 
-Weights have one scale an output, activations one scale a token, found as it is read. ``smoothing`` needs texts like
-those the model will read; without any, nothing is calibrated.
+int8: weights have one scale an output, activations one scale a token, found as it is read. ``smoothing`` needs texts
+like those the model will read; without any, nothing is calibrated. Weight-only dtypes (``packing``) calibrate nothing.
 
 Shapes: N sequences, D hidden size, K inputs of a linear map.
 """
@@ -24,11 +24,16 @@ from sensorium.errors import UsageError
 from sensorium.infer.batching import pack_encodings
 from sensorium.infer.engine import fast
 from sensorium.infer.fast_stack import FastStack
+from sensorium.infer.packing import Dtype
 from sensorium.models.build import Model
+from sensorium.models.decoder import DecoderLM
 from sensorium.packed import Packed
 from sensorium.text import Encoding, Tokenizer
 
 log = logging.getLogger("sensorium")
+
+QUANTISED: tuple[Dtype, ...] = ("int8", "int8_weight_only", "int4_weight_only")
+"""What is measured before it is used."""
 
 PROBE = (
     "The parcel came two days late, and the box was open when I got it.",
@@ -42,7 +47,7 @@ PROBE = (
     "请问这个订单什么时候可以发货？",
     "高山上的水在较低的温度就会沸腾，因为那里的气压比较小。",
 )
-"""What an 8-bit model is compared on where no texts are given."""
+"""What a quantised model is compared on where no texts are given."""
 ENOUGH = 16
 """Fewer texts than this calibrate badly."""
 
@@ -58,26 +63,33 @@ class Agreement:
     mean: float
     least: float
     num_sequences: int
+    same_token: float | None = None
+    """Of a decoder: after how many of the tokens both find the same next one likeliest."""
 
     def __str__(self) -> str:
-        return f"cosine with fp32 {self.mean:.4f} on average, {self.least:.4f} at least, of {self.num_sequences} texts"
+        same = "" if self.same_token is None else f"; the same next token after {self.same_token:.1%} of their tokens"
+        cosines = f"cosine with fp32 {self.mean:.4f} on average, {self.least:.4f} at least"
+        return f"{cosines}, of {self.num_sequences} texts{same}"
 
 
-def quantise(checkpoint: Checkpoint, texts: Sequence[str] | None = None) -> tuple[Checkpoint, Agreement]:
-    """The checkpoint with an 8-bit model, and how near its vectors are to those of the original.
+def quantise(
+    checkpoint: Checkpoint, texts: Sequence[str] | None = None, *, dtype: Dtype = "int8"
+) -> tuple[Checkpoint, Agreement]:
+    """The checkpoint with a quantised model, and how near its vectors are to those of the original, which is logged.
 
-    With ``texts`` like those the model will read, activations are smoothed by the first half and the agreement is
-    measured on the second, with and without smoothing; the better one is kept. The agreement is logged too. Raises
-    ``UsageError`` for fewer than two texts; warns with ``CalibrationWarning`` when they are few, of another language
-    than the tokenizer's, or of a length that says little.
+    ``texts`` are like those the model will read. Without them, or with weights alone quantised, the agreement is
+    measured and that is all. With them, int8 activations are smoothed by the first half and the agreement is measured
+    on the second, with and without smoothing; the better one is kept. Raises ``UsageError`` for fewer than two texts;
+    warns with ``CalibrationWarning`` when they are few, of another language than the tokenizer's, or of a length that
+    says little.
     """
     tokenizer, length = checkpoint.require_tokenizer(), checkpoint.config.max_length
     given = list(PROBE if texts is None else texts)
     if len(given) < 2:
         raise UsageError(f"{len(given)} calibration text; give {ENOUGH} or more, like those the model will read")
     encodings = [tokenizer.encode(text, max_length=length) for text in given]
-    plain = fast(checkpoint.model, "int8")
-    if texts is None:
+    plain = fast(checkpoint.model, dtype)
+    if texts is None or dtype != "int8":
         model, found = plain, agreement(checkpoint.model, plain, pack_encodings(encodings))
     else:
         _check(encodings, tokenizer, length)
@@ -88,7 +100,7 @@ def quantise(checkpoint: Checkpoint, texts: Sequence[str] | None = None) -> tupl
             key=lambda pair: pair[1].mean,
         )
     stack: nn.Module = model.stack
-    log.warning("%s: %s", "int8" if isinstance(stack, FastStack) else "what runs instead of int8", found)
+    log.warning("%s: %s", dtype if isinstance(stack, FastStack) else f"what runs instead of {dtype}", found)
     return replace(checkpoint, model=model), found
 
 
@@ -111,10 +123,15 @@ def _check(encodings: Sequence[Encoding], tokenizer: Tokenizer, max_length: int)
 
 @torch.inference_mode()
 def agreement(model: Model, faster: Model, batch: Packed) -> Agreement:
-    """Cosine of each sequence's mean vector under both models."""
-    means = [torch.stack([part.mean(dim=0) for part in batch.split(one(batch))]) for one in (model, faster)]  # [N, D]
+    """Cosine of each sequence's mean vector under both models; of decoders with a head, also their next tokens."""
+    vectors = [one(batch) for one in (model, faster)]  # [T, D]
+    means = [torch.stack([part.mean(dim=0) for part in batch.split(x)]) for x in vectors]  # [N, D]
     cosines = F.cosine_similarity(means[0].double(), means[1].double())
-    return Agreement(float(cosines.mean()), float(cosines.min()), batch.num_sequences)
+    same: float | None = None
+    if isinstance(model, DecoderLM) and isinstance(faster, DecoderLM) and model.language_model is not None:
+        tokens = [one.next_token_logits(x).argmax(dim=-1) for one, x in zip((model, faster), vectors, strict=True)]
+        same = float((tokens[0] == tokens[1]).double().mean())
+    return Agreement(float(cosines.mean()), float(cosines.min()), batch.num_sequences, same)
 
 
 @torch.inference_mode()

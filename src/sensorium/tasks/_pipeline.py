@@ -21,7 +21,7 @@ from sensorium.config import (
 from sensorium.errors import UsageError, nearest
 from sensorium.infer.batching import BATCH_TOKENS
 from sensorium.infer.engine import DTYPES, fast
-from sensorium.infer.quantise import quantise
+from sensorium.infer.quantise import QUANTISED, quantise
 from sensorium.machine import tune_process
 from sensorium.models.decoder import DecoderLM
 from sensorium.tasks._task import UntrainedHeadWarning
@@ -81,11 +81,11 @@ def pipeline(
     """A task over a checkpoint: a callable that takes a text, a list, or a generator of texts.
 
     ``model`` is a folder, a hub id or an opened ``Checkpoint``; ``tokenizer`` a folder, when the model's has none;
-    ``dtype`` is ``fp32`` (the default), ``bf16`` or ``int8``, ``calibration`` texts for the last (``infer.quantise``);
-    ``batch_tokens`` bounds a batch. ``options`` are those of the task's call, such as ``top_k``, and hold for every
-    call that does not give its own. A model that was opened before runs as it is unless ``dtype`` is given. Raises
-    ``UsageError`` for an unknown task or option. Warns with ``UntrainedHeadWarning`` when the checkpoint has no head
-    for the task.
+    ``dtype`` is ``fp32`` (the default), ``bf16``, ``int8``, ``int8_weight_only`` or ``int4_weight_only``,
+    ``calibration`` texts for ``int8`` (``infer.quantise``); ``batch_tokens`` bounds a batch. ``options`` are those of
+    the task's call, such as ``top_k``, and hold for every call that does not give its own. A model that was opened
+    before runs as it is unless ``dtype`` is given. Raises ``UsageError`` for an unknown task or option. Warns with
+    ``UntrainedHeadWarning`` when the checkpoint has no head for the task.
     """
     name = ALIASES.get(task, task)
     known = call_options(task)
@@ -103,8 +103,8 @@ def pipeline(
     checkpoint = _opened(model, kind.head, name)
     if tokenizer is not None:
         checkpoint = replace(checkpoint, tokenizer=open_tokenizer(tokenizer))
-    if DTYPES.get(dtype or "") == "int8":
-        checkpoint, _ = quantise(checkpoint, calibration)
+    if dtype is not None and DTYPES[dtype] in QUANTISED:
+        checkpoint, _ = quantise(checkpoint, calibration, dtype=DTYPES[dtype])
     elif dtype is not None or not isinstance(model, Checkpoint):
         checkpoint = replace(checkpoint, model=fast(checkpoint.model, dtype or "fp32"))
     if kind.head in checkpoint.untrained:
