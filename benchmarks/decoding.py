@@ -63,7 +63,7 @@ def main() -> None:
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
             peer = transformers.GPT2LMHeadModel.from_pretrained(folder, dtype=dtype).eval()
             contestants["transformers", name] = (theirs, peer)
-        for name in ("fp32", "bf16", "int8"):
+        for name in ("fp32", "bf16", "int8", "int8_weight_only", "int4_weight_only"):
             contestants["sensorium", name] = (ours, fast(opened, name))
     seconds: dict[tuple[str, str, int], list[float]] = {}
     shares: dict[tuple[str, str, int], list[float]] = {}
