@@ -61,7 +61,7 @@ def make_sampler(settings: SamplingSettings) -> Sampler:
     if settings.repetition_penalty != 1.0:
         filters.append(repetition_filter(settings.repetition_penalty))
     if not settings.do_sample:
-        return lambda logits, history, generators: _apply(filters, logits, history).argmax(dim=-1)
+        return lambda logits, history, generators: _likeliest(_apply(filters, logits, history))
     if settings.temperature != 1.0:
         filters.append(lambda logits, history: logits / settings.temperature)
     if settings.top_k:
@@ -82,6 +82,13 @@ def _apply(filters: Sequence[Filter], logits: Tensor, history: Sequence[Sequence
     for step in filters:
         logits = step(logits, history)
     return logits
+
+
+def _likeliest(logits: Tensor) -> Tensor:
+    """[N, V] → [N]. On a CPU by numpy, several times as fast as torch over a long row."""
+    if logits.is_cuda:
+        return logits.argmax(dim=-1)
+    return torch.from_numpy(logits.detach().numpy().argmax(axis=-1))
 
 
 def repetition_filter(penalty: float) -> Filter:
