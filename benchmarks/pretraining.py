@@ -29,6 +29,7 @@ from sensorium.config import EncoderConfig, LearnedPositions, StackConfig, Token
 from sensorium.data.batching import epoch_order
 from sensorium.data.corpora import wikipedia
 from sensorium.models.build import new_model
+from sensorium.objectives._base import Batch
 from sensorium.objectives.masked_token import MaskedToken
 from sensorium.text_training import train_wordpiece
 from sensorium.train.loop import Trainer
@@ -69,23 +70,33 @@ def padded(objective: MaskedToken, examples: Any, tokenizer: Any, start: int, co
     for i in range(start, start + count):
         chosen = [examples[j] for j in order[i * 32 : (i + 1) * 32]]
         batch = objective.collate(chosen, tokenizer, np.random.default_rng(i))
-        length = max(map(len, chosen))
-        ids, mask, types = (torch.zeros(32, length, dtype=torch.int64) for _ in range(3))
-        labels = torch.full((32, length), -100)
-        flat = torch.full((batch.packed.num_tokens,), -100)
-        flat[batch.targets["rows"]] = batch.targets["masked_token"]
-        for n, (values, wanted) in enumerate(
-            zip(batch.packed.split(batch.packed.values), batch.packed.split(flat), strict=True)
-        ):
-            ids[n, : len(values)], mask[n, : len(values)], labels[n, : len(values)] = values, 1, wanted
-            types[n, : len(values)] = torch.from_numpy(chosen[n].segment_ids)
-        batches.append(
-            {
-                "input_ids": ids, "attention_mask": mask, "token_type_ids": types, "labels": labels,
-                "next_sentence_label": batch.targets["next_sentence"],
-            }
-        )  # fmt: skip
+        batches.append(padded_batch(batch, [example.segment_ids for example in chosen]))
     return batches
+
+
+def padded_batch(batch: Batch, segment_ids: list[Any]) -> dict[str, Any]:
+    """A packed batch as a rectangle: the arguments of ``BertForPreTraining``."""
+    lengths = batch.packed.lengths
+    ids, mask, types = (torch.zeros(len(lengths), max(lengths), dtype=torch.int64) for _ in range(3))
+    labels = torch.full(ids.shape, -100)
+    flat = torch.full((batch.packed.num_tokens,), -100)
+    flat[batch.targets["rows"]] = batch.targets["masked_token"]
+    for n, (values, wanted) in enumerate(
+        zip(batch.packed.split(batch.packed.values), batch.packed.split(flat), strict=True)
+    ):
+        ids[n, : len(values)], mask[n, : len(values)], labels[n, : len(values)] = values, 1, wanted
+        types[n, : len(values)] = torch.from_numpy(segment_ids[n])
+    return {
+        "input_ids": ids, "attention_mask": mask, "token_type_ids": types, "labels": labels,
+        "next_sentence_label": batch.targets["next_sentence"],
+    }  # fmt: skip
+
+
+def model_config(objective: MaskedToken) -> EncoderConfig:
+    """BERT 4×256."""
+    stem = TokenStemConfig(VOCABULARY, SIZE, LearnedPositions(512), 2, 1e-12, 0.1)
+    stack = StackConfig(SIZE, LAYERS, HEADS, 4 * SIZE, dropout=0.1, attention_dropout=0.1)
+    return EncoderConfig(stem, stack).with_heads(**objective.heads())
 
 
 def main() -> None:
@@ -94,9 +105,7 @@ def main() -> None:
     tokenizer = train_wordpiece((record["text"] for record in wikipedia()), VOCABULARY)
     objective = MaskedToken(max_length=LENGTH, sentences="next")
     prepared = objective.prepare(records, tokenizer)
-    stem = TokenStemConfig(VOCABULARY, SIZE, LearnedPositions(512), 2, 1e-12, 0.1)
-    stack = StackConfig(SIZE, LAYERS, HEADS, 4 * SIZE, dropout=0.1, attention_dropout=0.1)
-    config = EncoderConfig(stem, stack).with_heads(**objective.heads())
+    config = model_config(objective)
     examples = objective.examples(prepared, np.random.default_rng(0))
     peer = transformers.BertForPreTraining(
         transformers.BertConfig(
