@@ -3,8 +3,8 @@
     python benchmarks/pretraining_loss.py
 
 The model and data of ``pretraining.py``. All begin with the same weights and see the same examples, hidden tokens and
-updates in the same order; dropout is drawn by each on its own. What is compared is the loss on held-out documents, worked
-out by the same code for all. Appends to ``benchmarks/results/pretraining_loss.csv``.
+updates in the same order; dropout is drawn by each on its own. What is compared is the loss on held-out documents,
+worked out by the same code for all. Appends to ``benchmarks/results/pretraining_loss.csv``.
 """
 
 from __future__ import annotations

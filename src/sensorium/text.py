@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,6 @@ ABSURD_LENGTH = 10**9
 """``transformers`` writes 10^30 for "no limit"."""
 
 
-@dataclass(frozen=True)
 class Encoding:
     """One text, or a pair, as a model reads it. All lists are as long as ``token_ids``."""
 
@@ -46,9 +44,39 @@ class Encoding:
     """0: the first text, 1: the second, ``None``: a special token."""
     word_ids: list[int | None]
     """Which word of its text a token belongs to; ``None``: a special token."""
+    _encoded: tokenizers.Encoding
+
+    def __init__(
+        self,
+        token_ids: list[int],
+        segment_ids: list[int],
+        offsets: list[tuple[int, int]],
+        sequence_ids: list[int | None],
+        word_ids: list[int | None],
+    ) -> None:
+        self.token_ids, self.segment_ids, self.offsets = token_ids, segment_ids, offsets
+        self.sequence_ids, self.word_ids = sequence_ids, word_ids
+
+    @classmethod
+    def read(cls, encoded: tokenizers.Encoding) -> Encoding:
+        """From the library's own, list by list as they are asked for: most tasks need two of them."""
+        self = cls.__new__(cls)
+        self._encoded, self.token_ids = encoded, encoded.ids
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _LISTS:
+            raise AttributeError(f"an Encoding has no {name!r}")
+        found = getattr(self._encoded, _LISTS[name])
+        setattr(self, name, found)
+        return found
 
     def __len__(self) -> int:
         return len(self.token_ids)
+
+
+_LISTS = {"segment_ids": "type_ids", "offsets": "offsets", "sequence_ids": "sequence_ids", "word_ids": "word_ids"}
+"""What the library calls them."""
 
 
 class Tokenizer:
@@ -136,13 +164,14 @@ class Tokenizer:
     def encode(self, text: str, pair: str | None = None, *, max_length: int | None = None) -> Encoding:
         """Encode a text, or a pair, with special tokens; ``max_length`` cuts the longer text first, ``None`` never."""
         with self._truncation(max_length, 0, "longest_first"):
-            return _encoding(_guard(lambda: self.backend.encode(_text(text), None if pair is None else _text(pair))))
+            second = None if pair is None else _text(pair)
+            return Encoding.read(_guard(lambda: self.backend.encode(_text(text), second)))
 
     def encode_batch(self, texts: Sequence[str | tuple[str, str]], *, max_length: int | None = None) -> list[Encoding]:
         """``encode`` for many, on all cores."""
         inputs = [_text(text) if isinstance(text, str) else (_text(text[0]), _text(text[1])) for text in texts]
         with self._truncation(max_length, 0, "longest_first"):
-            return [_encoding(encoded) for encoded in _guard(lambda: self.backend.encode_batch(inputs))]
+            return [Encoding.read(encoded) for encoded in _guard(lambda: self.backend.encode_batch(inputs))]
 
     def encode_plain(self, text: str) -> list[int]:
         """Token ids without special tokens."""
@@ -164,7 +193,7 @@ class Tokenizer:
             )
         with self._truncation(max_length, stride, "longest_first" if pair is None else "only_second"):
             first = _guard(lambda: self.backend.encode(_text(text), None if pair is None else _text(pair)))
-        return [_encoding(window) for window in (first, *first.overflowing)]
+        return [Encoding.read(window) for window in (first, *first.overflowing)]
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Token ids → text."""
@@ -335,10 +364,6 @@ def set_byte_level_pipeline(backend: tokenizers.Tokenizer, *, add_prefix_space: 
     backend.add_special_tokens(
         [tokenizers.AddedToken(token, lstrip=token == "<mask>", special=True) for token in known]
     )
-
-
-def _encoding(encoded: tokenizers.Encoding) -> Encoding:
-    return Encoding(encoded.ids, encoded.type_ids, encoded.offsets, encoded.sequence_ids, encoded.word_ids)
 
 
 def _text(text: Any) -> str:

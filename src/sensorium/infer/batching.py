@@ -20,8 +20,9 @@ Result = TypeVar("Result")
 Run = Callable[[Packed, Sequence[Encoding]], Sequence[Result]]
 """A batch and the windows in it → one result a window."""
 BATCH_TOKENS = 8192
-AHEAD = 16
-"""How many batches' worth of inputs are read at most before computing: enough to sort them well."""
+AHEAD = 4
+"""How many batches' worth of inputs are read at most before computing. Packed batches hold no padding, so more would
+sort them better for nothing, and memory would grow until so many were read."""
 OVERLAP_CORES = 4
 """Tokenising beside computing takes a core from it: on two cores that was 5 % slower than one after the other."""
 

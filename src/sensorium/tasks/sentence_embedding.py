@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -66,13 +67,18 @@ class SentenceEmbedding(Task):
         return list(torch.cat([pooled, torch.tensor(batch.lengths)[:, None]], dim=1))
 
     def _finish(self, one: str, pairs: Pairs) -> Any:
-        windows = np.stack([pooled.numpy() for _, pooled in pairs])  # [windows, D + 1]
-        vectors, weights = windows[:, :-1], windows[:, -1:]
-        if self.settings.pooling == "max":
-            vector = vectors.max(axis=0)
-        else:
-            sums = vectors if self.settings.pooling == "mean" else vectors * weights
-            vector = sums.sum(axis=0) / weights.sum()
+        first, *others = (pooled.numpy() for _, pooled in pairs)  # [D + 1] each
+        vector, weight = first[:-1], first[-1:]
+        if others:  # a long text, as the sum of its windows
+            windows = np.stack([first, *others])  # [windows, D + 1]
+            vectors, weights = windows[:, :-1], windows[:, -1:]
+            weight = weights.sum(axis=0)
+            if self.settings.pooling == "max":
+                vector = vectors.max(axis=0)
+            else:
+                vector = (vectors if self.settings.pooling == "mean" else vectors * weights).sum(axis=0)
+        if self.settings.pooling == "mean" or (others and self.settings.pooling != "max"):
+            vector = vector / weight
         if self.settings.normalize:
-            vector /= max(float(np.linalg.norm(vector)), 1e-12)
-        return vector
+            vector = vector / max(math.sqrt(float(vector @ vector)), 1e-12)
+        return vector if vector.base is None else vector.copy()  # not a view that keeps its whole batch
