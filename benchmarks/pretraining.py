@@ -6,7 +6,9 @@ BERT 4×256, a vocabulary of 30 522, Wikipedia introductions in pairs of at most
 examples with the same AdamW settings and count only real tokens. The padded loop is the common one: batches of 32 as
 they come, padded to the longest, logits for every token. It is measured first in the process as it starts, then again
 under the memory settings that our training makes (`sensorium.machine`), taking turns with ours: those alone make it
-faster. Appends to ``benchmarks/results/pretraining.csv``.
+faster. Compiled by `torch.compile` it is measured with every batch padded to the same length, so that it is compiled
+once; packed batches have another shape every time, and each would be compiled anew. Appends to
+``benchmarks/results/pretraining.csv``.
 """
 
 from __future__ import annotations
@@ -64,20 +66,22 @@ def theirs(model: Any, optimizer: Any, batches: list[dict[str, torch.Tensor]], *
     return tokens / (time.perf_counter() - begin)
 
 
-def padded(objective: MaskedToken, examples: Any, tokenizer: Any, start: int, count: int) -> list[dict[str, Any]]:
+def padded(
+    objective: MaskedToken, examples: Any, tokenizer: Any, start: int, count: int, *, length: int | None = None
+) -> list[dict[str, Any]]:
     """Batches of 32 examples, padded, masked by the same function as ours."""
     order, batches = epoch_order(0, 0, len(examples)), []
     for i in range(start, start + count):
         chosen = [examples[j] for j in order[i * 32 : (i + 1) * 32]]
         batch = objective.collate(chosen, tokenizer, np.random.default_rng(i))
-        batches.append(padded_batch(batch, [example.segment_ids for example in chosen]))
+        batches.append(padded_batch(batch, [example.segment_ids for example in chosen], length=length))
     return batches
 
 
-def padded_batch(batch: Batch, segment_ids: list[Any]) -> dict[str, Any]:
-    """A packed batch as a rectangle: the arguments of ``BertForPreTraining``."""
+def padded_batch(batch: Batch, segment_ids: list[Any], *, length: int | None = None) -> dict[str, Any]:
+    """A packed batch as a rectangle, as long as its longest or ``length``: the arguments of ``BertForPreTraining``."""
     lengths = batch.packed.lengths
-    ids, mask, types = (torch.zeros(len(lengths), max(lengths), dtype=torch.int64) for _ in range(3))
+    ids, mask, types = (torch.zeros(len(lengths), length or max(lengths), dtype=torch.int64) for _ in range(3))
     labels = torch.full(ids.shape, -100)
     flat = torch.full((batch.packed.num_tokens,), -100)
     flat[batch.targets["rows"]] = batch.targets["masked_token"]
@@ -113,6 +117,7 @@ def main() -> None:
             intermediate_size=4 * SIZE,
         )
     ).train()  # fmt: skip
+    compiled = torch.compile(peer)
     adamw = torch.optim.AdamW(peer.parameters(), lr=1e-4)
     speeds: dict[str, list[float]] = {}
 
@@ -141,6 +146,9 @@ def main() -> None:
             for name, trainer in trainers.items():
                 speeds.setdefault(name, []).append(ours(trainer, OUR_STEPS))
             measure_peer(turn, ", our memory settings")
+            batches = padded(objective, examples, tokenizer, turn * THEIR_STEPS, THEIR_STEPS, length=LENGTH)
+            name = "transformers bf16 autocast, our memory settings, torch.compile, all padded to 128"
+            speeds.setdefault(name, []).append(theirs(compiled, adamw, batches, bf16=True))
     medians = {name: statistics.median(values[1:]) for name, values in speeds.items()}
     slowest, fastest_peer = medians["transformers padded fp32"], medians["transformers padded bf16 autocast"]
     header = ["what", "tokens_per_second", "times_padded_fp32", "times_padded_bf16"]

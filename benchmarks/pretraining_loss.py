@@ -24,13 +24,12 @@ from _common import append
 from pretraining import LENGTH, VOCABULARY, Quiet, model_config, padded_batch
 
 from sensorium import open_checkpoint, save_checkpoint
-from sensorium.checkpoint import Checkpoint
 from sensorium.data.corpora import wikipedia
 from sensorium.models.build import new_model
 from sensorium.objectives.masked_token import MaskedToken
 from sensorium.text_training import train_wordpiece
 from sensorium.train.loop import COLLATE, Trainer
-from sensorium.train.optim import OptimizerSettings
+from sensorium.train.optim import OptimizerSettings, learning_rate_factor
 from sensorium.train.settings import LoopSettings
 from sensorium.train.validation import validation_scores
 
@@ -58,10 +57,10 @@ def theirs(model: Any, batches: list[Any]) -> float:
     plain = [p for p in model.parameters() if p.dim() <= 1]
     groups = [{"params": decayed, "weight_decay": SETTINGS.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     adamw = torch.optim.AdamW(groups, lr=RATE, betas=SETTINGS.betas, eps=SETTINGS.epsilon)
-    begin, rising = time.perf_counter(), round(SETTINGS.warmup * UPDATES)
+    begin = time.perf_counter()
     for step, batch in enumerate(batches):
         for group in adamw.param_groups:
-            group["lr"] = RATE * min(1.0, (step + 1) / rising)
+            group["lr"] = RATE * learning_rate_factor(step, UPDATES, SETTINGS.warmup, SETTINGS.schedule)
         model(**batch).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), SETTINGS.clip)
         adamw.step()
@@ -79,7 +78,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start"
-        save_checkpoint(Checkpoint(model, tokenizer, "bert", start), start)
+        save_checkpoint(start, model, tokenizer, family="bert")
 
         def add(name: str, trained: Any, tokens: int, seconds: float) -> None:
             score = validation_scores(trained.eval(), objective, tokenizer, held_out, 0)
