@@ -420,20 +420,25 @@ void run_backward(const Training& training, const int64_t* offsets, size_t seque
 template <class Dtype>
 void pack(const typename Dtype::Number* weights, size_t outputs, size_t inputs, uint32_t* panels, uint32_t* transposed,
           int threads) {
-    const size_t steps = inputs / Dtype::PER_UNIT;
+    const size_t steps = inputs / Dtype::PER_UNIT, steps_back = (outputs + Dtype::PER_UNIT - 1) / Dtype::PER_UNIT;
+    const size_t count = (outputs + PANEL - 1) / PANEL, count_back = (inputs + PANEL - 1) / PANEL;
     const auto* units = reinterpret_cast<const uint32_t*>(weights);
-#pragma omp parallel for num_threads(threads)
-    for (size_t panel = 0; panel < (outputs + PANEL - 1) / PANEL; ++panel) {
-        for (size_t i = 0; i < std::min(PANEL, outputs - panel * PANEL); ++i) {
-            uint32_t* to = panels + panel * steps * PANEL + i;
-            const uint32_t* from = units + (panel * PANEL + i) * steps;
-            for (size_t step = 0; step < steps; ++step) to[step * PANEL] = from[step];
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (size_t number = 0; number < count + count_back; ++number) {
+        if (number < count) {
+            const uint32_t* from = units + number * PANEL * steps;
+            uint32_t* to = panels + number * PANEL * steps;
+            const size_t rows = std::min(PANEL, outputs - number * PANEL);
+            for (size_t step = 0; step < steps; ++step, to += PANEL)
+                for (size_t row = 0; row < rows; ++row) to[row] = from[row * steps + step];
+        } else {
+            const size_t panel = number - count, first = panel * PANEL;
+            zip_rows<Dtype>({transposed + panel * steps_back * PANEL, steps_back}, 0, outputs,
+                            std::min(PANEL, inputs - first), [&](size_t row, size_t column, __mmask16 lanes) {
+                                return load(weights + row * inputs + first + column, lanes);
+                            }, nullptr);
         }
     }
-    const Zipped zipped = {transposed, (outputs + Dtype::PER_UNIT - 1) / Dtype::PER_UNIT};
-    zip_rows<Dtype>(zipped, 0, outputs, inputs,
-                    [&](size_t row, size_t column, __mmask16 lanes) { return load(weights + row * inputs + column, lanes); },
-                    nullptr);
 }
 
 template <class Number>
