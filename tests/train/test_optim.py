@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sensorium import native
 from sensorium.errors import UsageError
+from sensorium.train import adamw
 from sensorium.train.optim import (
     MasterAdamW,
     MovingAverage,
@@ -25,6 +28,14 @@ def small_model() -> torch.nn.Sequential:
     return torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 3))
 
 
+@pytest.fixture(params=["as here", "without kernels"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the compiled kernels, where they can run, and by torch."""
+    if request.param == "without kernels":
+        monkeypatch.setattr(adamw, "_compiled", lambda gradients: False)
+
+
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("clip", [0.0, 0.05])
 def test_fp32_steps_are_those_of_torch_adamw_with_clipping(clip: float) -> None:
     ours, theirs = small_model(), small_model()
@@ -49,6 +60,7 @@ def test_fp32_steps_are_those_of_torch_adamw_with_clipping(clip: float) -> None:
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("kernels")
 def test_a_bf16_model_keeps_float32_masters_that_small_steps_move() -> None:
     model = small_model()
     optimizer = MasterAdamW(model, OptimizerSettings(learning_rate=1e-5), 1, torch.bfloat16)
@@ -63,6 +75,35 @@ def test_a_bf16_model_keeps_float32_masters_that_small_steps_move() -> None:
         assert torch.equal(parameter, optimizer.masters[name].bfloat16())
 
 
+@pytest.mark.usefixtures("kernels")
+def test_an_infinite_gradient_moves_nothing() -> None:
+    model = small_model()
+    optimizer = MasterAdamW(model, OptimizerSettings(), 1, torch.float32)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    (model(torch.ones(1, 5)).sum() * float("inf")).backward()
+    optimizer.accumulate()
+    assert not math.isfinite(optimizer.step(1.0))
+    assert all(one.equal(other) for one, other in zip(before, model.parameters(), strict=True))
+    assert not optimizer.gradients
+
+
+@pytest.mark.skipif(not native.available(), reason="the compiled kernels can't run here")
+def test_the_number_of_threads_changes_no_bit_of_a_step() -> None:
+    results, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            torch.manual_seed(0)
+            model = torch.nn.Linear(300, 301)
+            optimizer = MasterAdamW(model, OptimizerSettings(clip=0.1), 1, torch.bfloat16)
+            model.weight.grad = torch.randn_like(model.weight)
+            optimizer.accumulate()
+            results.append((optimizer.step(1.0), optimizer.masters["weight"]))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(norm == results[0][0] and master.equal(results[0][1]) for norm, master in results)
+
+
 def test_gradients_add_up_over_batches() -> None:
     once, twice = small_model(), small_model()
     x = torch.randn(6, 5)
@@ -73,7 +114,7 @@ def test_gradients_add_up_over_batches() -> None:
         twice(half).sum().backward()
         optimizers[1].accumulate()
     for name in optimizers[0].masters:
-        torch.testing.assert_close(optimizers[0].masters[name].grad, optimizers[1].masters[name].grad)
+        torch.testing.assert_close(optimizers[0].gradients[name], optimizers[1].gradients[name])
 
 
 @given(total=st.integers(1, 200), warmup=st.floats(0, 0.9), schedule=st.sampled_from(["linear", "cosine", "constant"]))

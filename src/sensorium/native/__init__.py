@@ -7,7 +7,7 @@ torch's headers nor its version. The classes mirror its structs, field by field.
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, c_float, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, Structure, c_double, c_float, c_int64, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -127,6 +127,22 @@ class CrossEntropy(Structure):
     ]  # fmt: skip
 
 
+class Parameter(Structure):
+    """A weight that learns: master, moments, gradient, and the weight that follows."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("master", "mean", "square", "gradient", "weight")),
+        *((name, c_int64) for name in ("gradient_dtype", "weight_dtype", "size")),
+        *((name, c_float) for name in ("rate", "decay", "correction_mean", "correction_square")),
+    ]  # fmt: skip
+
+
+class AdamW(Structure):
+    """What is the same for all weights at a step."""
+
+    _fields_ = [(name, c_float) for name in ("beta_mean", "beta_square", "epsilon", "scale")]
+
+
 @cache
 def library() -> ctypes.CDLL:
     """The compiled kernels. Raises ``OSError`` saying why they can't be used here."""
@@ -151,6 +167,10 @@ def library() -> ctypes.CDLL:
     found.sensorium_cross_entropy.restype = None
     found.sensorium_dropout.argtypes = [c_int64, POINTER(Dropout), c_void_p, c_int64, c_int64, c_void_p, c_int64]
     found.sensorium_dropout.restype = None
+    found.sensorium_squares.argtypes = [POINTER(Parameter), c_int64, c_int64]
+    found.sensorium_squares.restype = c_double
+    found.sensorium_adamw.argtypes = [POINTER(Parameter), c_int64, POINTER(AdamW), c_int64]
+    found.sensorium_adamw.restype = None
     found.sensorium_pack.restype = found.sensorium_tiles.restype = None
     found.sensorium_stack.restype = found.sensorium_linear.restype = None
     return found

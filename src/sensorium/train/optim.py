@@ -9,12 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from sensorium.errors import UsageError
+from sensorium.train import adamw
 
 Schedule = Literal["cosine", "linear", "constant"]
 
@@ -83,7 +84,7 @@ class MasterAdamW:
         freeze(model, settings.freeze)
         self.model, self.settings = model, settings
         self.masters: dict[str, Tensor] = {
-            name: parameter.detach().float().clone().requires_grad_()
+            name: parameter.detach().float().clone()
             for name, parameter in model.named_parameters()
             if parameter.requires_grad
         }
@@ -97,52 +98,47 @@ class MasterAdamW:
             raise UsageError(f"freeze: {', '.join(settings.freeze)} leave no parameter to learn")
         model.to(dtype)
         self.parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        groups = [
-            {
-                "params": [master],
-                "factor": rate_factor(name, num_layers, settings),
-                "weight_decay": settings.weight_decay if master.dim() > 1 else 0.0,
-            }
-            for name, master in self.masters.items()
-        ]
-        self.adamw = torch.optim.AdamW(
-            groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon, fused=True
-        )
+        self.factors = {name: rate_factor(name, num_layers, settings) for name in self.masters}
+        self.gradients: dict[str, Tensor] = {}
+        """Of the update so far, by weight: as the model gave them, or added up in float32."""
+        self.moments: dict[str, adamw.Moments] = {}
 
     @torch.no_grad()
     def accumulate(self) -> None:
-        """Move the model's gradients to the masters, adding to what is there."""
+        """Take the model's gradients, adding to what is there."""
         for name, parameter in self.parameters.items():
             if parameter.grad is None:
                 continue
-            master = self.masters[name]
-            if master.grad is None:
-                master.grad = parameter.grad.float()  # float32 gradients move over without a copy
+            if name in self.gradients:
+                self.gradients[name] = self.gradients[name].float().add_(parameter.grad)
             else:
-                master.grad += parameter.grad
+                self.gradients[name] = parameter.grad
             parameter.grad = None
 
-    @torch.no_grad()
     def step(self, factor: float) -> float:
         """One update at ``factor`` of the learning rate; returns the gradient's norm before clipping.
 
         Where that norm is infinite or NaN, the weights stay as they are.
         """
-        gradients = [master.grad for master in self.masters.values() if master.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        settings, gradients, self.gradients = self.settings, self.gradients, {}
+        norm = adamw.gradient_norm(list(gradients.values()))
         if not math.isfinite(norm):
-            self.adamw.zero_grad(set_to_none=True)
-            return float(norm)
-        clip = self.settings.clip
-        # The fused kernel divides gradients by this scale on its way: clipping costs no pass over memory.
-        scale = (norm / clip).clamp(min=1.0) if clip else None
-        self.adamw.grad_scale = scale  # type: ignore[attr-defined]
-        for group in self.adamw.param_groups:
-            group["lr"] = self.settings.learning_rate * group["factor"] * factor
-        self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
-        self.follow(self.masters)
-        return float(norm)
+            return norm
+        for name in gradients:
+            if name not in self.moments:
+                master = self.masters[name]
+                self.moments[name] = adamw.Moments(torch.zeros_like(master), torch.zeros_like(master))
+        learning = [
+            adamw.Learning(
+                self.masters[name], self.parameters[name], gradient, self.moments[name],
+                settings.learning_rate * self.factors[name] * factor,
+                settings.weight_decay if gradient.dim() > 1 else 0.0,
+            )
+            for name, gradient in gradients.items()
+        ]  # fmt: skip
+        scale = 1.0 / max(norm / settings.clip, 1.0) if settings.clip else 1.0
+        adamw.step(learning, adamw.Betas(*settings.betas, settings.epsilon), scale)
+        return norm
 
     @torch.no_grad()
     def finish(self, weights: dict[str, Tensor]) -> None:
@@ -159,11 +155,10 @@ class MasterAdamW:
 
     def tensors(self) -> dict[str, Tensor]:
         """Masters and moments under flat names, to be saved."""
-        tensors: dict[str, Tensor] = {}
-        for name, master in self.masters.items():
-            tensors[f"master/{name}"] = master.detach()
-            for key, value in self.adamw.state.get(master, {}).items():
-                tensors[f"{key}/{name}"] = value
+        tensors: dict[str, Tensor] = {f"master/{name}": master for name, master in self.masters.items()}
+        for name, moments in self.moments.items():
+            tensors[f"step/{name}"] = torch.tensor(float(moments.step))
+            tensors[f"exp_avg/{name}"], tensors[f"exp_avg_sq/{name}"] = moments.exp_avg, moments.exp_avg_sq
         return tensors
 
     @torch.no_grad()
@@ -174,11 +169,9 @@ class MasterAdamW:
             raise UsageError(f"the training state holds no {missing[0]}; it belongs to another model")
         for name, master in self.masters.items():
             master.copy_(tensors[f"master/{name}"])
-            state: dict[str, Any] = {
-                key: tensors[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in tensors
-            }
-            if state:
-                self.adamw.state[master] = state
+            if f"step/{name}" in tensors:
+                mean, square = (tensors[f"{key}/{name}"].clone() for key in ("exp_avg", "exp_avg_sq"))
+                self.moments[name] = adamw.Moments(mean, square, int(tensors[f"step/{name}"]))
         self.follow(self.masters)
 
 
