@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -12,6 +11,7 @@ import torch
 
 from sensorium.data.batching import token_budget_batches
 from sensorium.errors import UsageError
+from sensorium.machine import usable_cores
 from sensorium.packed import Packed
 from sensorium.text import Encoding
 
@@ -43,7 +43,7 @@ def run_stream(
     thread while the next one is read, and so tokenised, in this one. When reading fails, what was read before is
     answered first.
     """
-    overlap = (os.cpu_count() or 1) >= OVERLAP_CORES
+    overlap = usable_cores() >= OVERLAP_CORES
     read = iter(windows)
     waiting: list[tuple[Key, Encoding]] = []
     computing: Future[list[tuple[Key, Encoding, Result]]] | None = None
