@@ -116,7 +116,8 @@ def choose_masked(words: np.ndarray, probability: float, generator: np.random.Ge
     if not len(places):
         return places
     wanted = max(1, round(len(places) * probability))
-    _, word_of_place = np.unique(words[places], return_inverse=True)  # [P] words numbered 0, 1, …
+    changes = np.diff(words[places], prepend=words[places[0]]) != 0
+    word_of_place = np.cumsum(changes)  # [P] words numbered 0, 1, …: a word's tokens stand together
     sizes = np.bincount(word_of_place)
     order = generator.permutation(len(sizes))
     ends = np.cumsum(sizes[order])
@@ -125,4 +126,7 @@ def choose_masked(words: np.ndarray, probability: float, generator: np.random.Ge
         # The next word fits in part: hiding it as often as that keeps the expected share, however long words are.
         room = wanted - (int(ends[taken - 1]) if taken else 0)
         taken += generator.random() < room / sizes[order[taken]]
-    return places[np.isin(word_of_place, order[: max(1, taken)])]
+    hidden = np.zeros(len(sizes), bool)
+    hidden[order[: max(1, taken)]] = True
+    chosen: np.ndarray = places[hidden[word_of_place]]
+    return chosen
