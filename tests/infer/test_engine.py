@@ -33,6 +33,8 @@ from sensorium.nn.attention import reference_attention
 from sensorium.packed import Layout, Packed
 
 VOCABULARY = 300
+WHOLE = {"hidden_size": 128, "num_heads": 4, "mlp_size": 256}
+"""A shape whose products the matrix unit takes, where there is one."""
 DTYPES = ("fp32", "bf16", "int8", "int8_weight_only", "int4_weight_only")
 TOLERANCE = {"fp32": 2e-5, "bf16": 3e-2, "int8": 8e-2, "int8_weight_only": 8e-2, "int4_weight_only": 4e-1}
 """Of the largest value."""
@@ -91,7 +93,10 @@ def distance(got: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu", "tanh"])
 def test_the_kernels_agree_with_the_plain_stack(dtype: str, activation: str) -> None:
     batch = batch_of(1, 2, 7, 16, 63, 64, 65, 130, 300, 3)
-    for model in (encoder(activation=activation), decoder(activation=activation)):
+    for model in (
+        encoder(activation=activation), decoder(activation=activation), encoder(activation=activation, **WHOLE),
+        decoder(activation=activation, **WHOLE),
+    ):  # fmt: skip
         with torch.inference_mode():
             assert distance(fast(model, dtype)(batch), model(batch)) < TOLERANCE[dtype]
 
@@ -108,11 +113,11 @@ def test_the_kernels_take_heads_of_any_even_size(dtype: str, size: int, heads: i
 @needs_kernels
 @settings(max_examples=30, deadline=None)
 @given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=12), dtype=st.sampled_from(DTYPES),
-       threads=st.integers(1, 4))  # fmt: skip
+       whole=st.booleans(), threads=st.integers(1, 4))  # fmt: skip
 def test_a_result_is_the_same_bit_for_bit_whatever_the_neighbours_and_the_threads(
-    lengths: list[int], dtype: str, threads: int
+    lengths: list[int], dtype: str, whole: bool, threads: int
 ) -> None:
-    model, before = FAST_ENCODERS[dtype], torch.get_num_threads()
+    model, before = FAST_ENCODERS[dtype, whole], torch.get_num_threads()
     batch = batch_of(*lengths)
     together = batch.split(model(batch))
     try:
@@ -123,13 +128,41 @@ def test_a_result_is_the_same_bit_for_bit_whatever_the_neighbours_and_the_thread
         torch.set_num_threads(before)
 
 
-FAST_ENCODERS = {} if kernels_missing() else {dtype: fast(encoder(), dtype) for dtype in DTYPES}
+FAST_ENCODERS = {} if kernels_missing() else {
+    (dtype, whole): fast(encoder(**(WHOLE if whole else {})), dtype) for dtype in DTYPES for whole in (False, True)
+}  # fmt: skip
 
 
 @needs_kernels
+def test_a_batch_that_is_not_finite_leaves_nothing_behind() -> None:
+    for (dtype, _), model in FAST_ENCODERS.items():
+        batch = batch_of(5, 33, 70, 1)
+        before = model(batch)
+        x = torch.full((2000, model.config.stack.hidden_size), torch.nan)
+        model.stack(x, Layout(query_lengths=(100,) * 20, key_lengths=(100,) * 20))
+        assert torch.equal(model(batch), before), dtype
+
+
+@needs_kernels
+@pytest.mark.skipif(not native.available() or not native.matrix_unit(), reason="this processor has no AMX")
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_the_matrix_unit_and_the_vector_units_agree(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, models = batch_of(1, 5, 16, 40, 70, 130, 300), []
+    for amx in (True, False):
+        monkeypatch.setattr(native, "matrix_unit", lambda amx=amx: amx)
+        models.append([fast(encoder(**WHOLE), dtype), fast(decoder(**WHOLE), dtype)])
+    for one, other in zip(*models, strict=True):
+        assert one.stack.code != other.stack.code
+        assert (
+            distance(one(batch), other(batch)) < TOLERANCE["bf16"]
+        )  # int8: numbers between two are rounded either way
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", [{}, WHOLE])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_steps_with_a_cache_give_what_one_run_gives(dtype: str) -> None:
-    model, batch = fast(decoder(), dtype), batch_of(150, 3, 64)
+def test_steps_with_a_cache_give_what_one_run_gives(dtype: str, shape: dict[str, int]) -> None:
+    model, batch = fast(decoder(**shape), dtype), batch_of(150, 3, 64)
     whole = batch.split(model(batch))
     cache = new_cache(model, 3, 160)
     done = [0, 0, 0]

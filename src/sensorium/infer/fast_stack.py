@@ -63,6 +63,7 @@ class FastStack(nn.Module):
             layers, self._norm(stack.final_norm),
         )  # fmt: skip
         self._kept.append(layers)
+        self.code = native.on_matrix_unit(CODES[dtype], config.hidden_size, config.mlp_size)
 
     @property
     def panels(self) -> list[Tensor]:
@@ -83,7 +84,7 @@ class FastStack(nn.Module):
         pages = None if cache is None else ctypes.pointer(cache.struct())
         batch = native.Batch(native.pointer(x), native.pointer(offsets), pages)
         self.library.sensorium_stack(
-            CODES[self.dtype], ctypes.byref(self.struct), ctypes.byref(batch), len(layout.query_lengths),
+            self.code, ctypes.byref(self.struct), ctypes.byref(batch), len(layout.query_lengths),
             torch.get_num_threads(),
         )  # fmt: skip
         return x
@@ -97,13 +98,14 @@ class FastVocabulary(nn.Module):
         super().__init__()
         self.library, self.dtype = native.library(), dtype
         self.packed = PackedLinear(weight, bias, dtype)
+        self.code = native.on_matrix_unit(CODES[dtype], weight.shape[1])
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[M, D] → [M, V] float32."""
         x = hidden_states.detach().float().contiguous()
         logits = x.new_empty(len(x), self.packed.struct.outputs)
         self.library.sensorium_linear(
-            CODES[self.dtype], ctypes.byref(self.packed.struct), native.pointer(x), len(x), native.pointer(logits),
+            self.code, ctypes.byref(self.packed.struct), native.pointer(x), len(x), native.pointer(logits),
             torch.get_num_threads(),
         )  # fmt: skip
         return logits

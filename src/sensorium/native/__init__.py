@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 LIBRARY = Path(__file__).with_name("_stack.so")
-FLOAT32, BFLOAT16, INT8, INT8_WEIGHTS, INT4_WEIGHTS = range(5)
+FLOAT32, BFLOAT16, INT8, INT8_WEIGHTS, INT4_WEIGHTS, BFLOAT16_AMX, INT8_AMX = range(7)
 TRAINED = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
 """The dtypes that training knows."""
 PANEL = 64
@@ -173,6 +173,7 @@ def library() -> ctypes.CDLL:
     found.sensorium_adamw.restype = None
     found.sensorium_pack.restype = found.sensorium_tiles.restype = None
     found.sensorium_stack.restype = found.sensorium_linear.restype = None
+    found.sensorium_amx.argtypes, found.sensorium_amx.restype = [], c_int64
     return found
 
 
@@ -184,6 +185,21 @@ def available() -> bool:
     except OSError:
         return False
     return True
+
+
+@cache
+def matrix_unit() -> bool:
+    """Whether this processor has AMX, and the system lets this process use it."""
+    return available() and bool(library().sensorium_amx())
+
+
+def on_matrix_unit(code: int, *sizes: int) -> int:
+    """The number of a dtype's products on the matrix unit, where it can take them; else ``code``, as it is.
+
+    ``sizes`` are how many inputs its linear maps have: whole tiles are 32 bfloat16 or 64 8-bit numbers wide.
+    """
+    number, width = {BFLOAT16: (BFLOAT16_AMX, 32), INT8: (INT8_AMX, 64)}.get(code, (code, 1))
+    return number if matrix_unit() and not any(size % width for size in sizes) else code
 
 
 def _features() -> dict[str, bool]:

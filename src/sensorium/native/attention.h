@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "rows.h"
@@ -30,14 +31,58 @@ inline void put(const Page& page, size_t token, const typename Dtype::Number* ke
     for (size_t i = 0; i < size; ++i) values[i * Dtype::PER_UNIT + place] = value[i];
 }
 
+// Rows become columns: sixteen by sixteen units.
+inline void transpose(__m512i (&x)[WIDTH]) {
+    __m512i y[WIDTH];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {  // pairs of rows, unit by unit
+        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {  // four rows: x[i + k] has their units 4 n + k
+        x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
+        x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
+        x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
+        x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 16; i += 8) {  // eight rows
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; ++k) {
+            y[i + k] = _mm512_shuffle_i32x4(x[i + k], x[i + k + 4], 0x88);      // units k and 8 + k
+            y[i + k + 4] = _mm512_shuffle_i32x4(x[i + k], x[i + k + 4], 0xdd);  // units 4 + k and 12 + k
+        }
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < 8; ++k) {
+        x[k] = _mm512_shuffle_i32x4(y[k], y[k + 8], 0x88);
+        x[k + 8] = _mm512_shuffle_i32x4(y[k], y[k + 8], 0xdd);
+    }
+}
+
+// `rows` rows of `columns` units → columns, [columns][rows up to a multiple of sixteen].
+inline void transpose(const uint32_t* from, size_t stride, size_t rows, size_t columns, uint32_t* to, size_t to_stride) {
+    for (size_t row = 0; row < rows; row += WIDTH) {
+        const size_t count = std::min(WIDTH, rows - row);
+        for (size_t column = 0; column < columns; column += WIDTH) {
+            const __mmask16 lanes = first_lanes(columns - column);
+            __m512i block[WIDTH];
+#pragma GCC unroll 16
+            for (size_t i = 0; i < WIDTH; ++i)
+                block[i] = _mm512_maskz_loadu_epi32(i < count ? lanes : 0, from + (row + i) * stride + column);
+            transpose(block);
+            for (size_t i = 0; i < std::min(WIDTH, columns - column); ++i)
+                _mm512_storeu_si512(to + (column + i) * to_stride + row, block[i]);
+        }
+    }
+}
+
 // Pack a whole run of tokens, from 0: keys as [units of a head][width], sixteen numbers of a value at a time.
 template <class Dtype>
 inline void put_keys(uint32_t* to, size_t width, size_t tokens, const typename Dtype::Number* key, size_t stride,
                      size_t size) {
-    for (size_t token = 0; token < tokens; ++token) {
-        const auto* units = reinterpret_cast<const uint32_t*>(key + token * stride);
-        for (size_t unit = 0; unit < size / Dtype::PER_UNIT; ++unit) to[unit * width + token] = units[unit];
-    }
+    transpose(reinterpret_cast<const uint32_t*>(key), stride / Dtype::PER_UNIT, tokens, size / Dtype::PER_UNIT, to, width);
 }
 
 inline void put_values(uint32_t* to, size_t tokens, const float* value, size_t stride, size_t size) {
@@ -59,6 +104,15 @@ inline void put_values(uint32_t* to, size_t tokens, const bfloat16* value, size_
     }
 }
 
+// Products by tiles take 32 tokens at a time: the places of those that are not there yet must add nothing. An odd `begin`
+// shares its unit with the token before it, and is not cleared.
+template <class Dtype>
+inline void clear_values(uint32_t* to, size_t begin, size_t size) {
+    if constexpr (!Dtype::AMX) return;
+    const size_t row = round_up(size, WIDTH), first = (begin + 1) / 2, last = round_up(begin + 1, 2 * EDGE) / 2;
+    std::memset(to + first * row, 0, (last - first) * row * sizeof(uint32_t));
+}
+
 // One head of one sequence: `count` queries, the first of which sees `visible` keys, each next one more when causal.
 template <class Number>
 struct Head {
@@ -74,17 +128,100 @@ struct Stays {
     Floats operator()(size_t, size_t, Floats weight) const { return weight; }
 };
 
-// Scores and weights of six queries live in `scratch`: ROWS · round_up(keys, 64) float32, twice. drop(query, key, sixteen
-// weights) is what dropout leaves of weights.
+// Queries that are taken together, and the float32 of scratch that `attend` needs for so many keys.
+template <class Dtype>
+constexpr size_t QUERIES = Dtype::AMX ? 2 * EDGE : size_t(ROWS);
+template <class Dtype>
+inline size_t attention_scratch(size_t keys) {
+    return 2 * QUERIES<Dtype> * round_up(keys, PAGE);
+}
+
+// The weights of a query that sees `seen` keys, not yet divided by their sum; `most` numbers are written, zeros behind
+// those seen. Returns one over the sum. scale: of scores, times log₂ e, because e^x = 2^(x · log₂ e).
+template <int EXACT, class Number, class Drop>
+inline float soften(const float* scores, float scale, size_t seen, size_t most, Number* weights, const Drop& drop) {
+    Floats largest = splat(-std::numeric_limits<float>::infinity());
+    for (size_t i = 0; i < seen; i += WIDTH) {
+        const __mmask16 lanes = first_lanes(seen - i);
+        largest = _mm512_mask_max_ps(largest, lanes, largest, load(scores + i, lanes));
+    }
+    const Floats most_likely = splat(maximum(largest) * scale);
+    Floats total = splat(0.0f);
+    size_t i = 0;
+    for (; i < seen; i += WIDTH) {
+        const __mmask16 lanes = first_lanes(seen - i);
+        const Floats power = _mm512_fmsub_ps(load(scores + i, lanes), splat(scale), most_likely);
+        const Floats weight = _mm512_maskz_mov_ps(lanes, exp2<EXACT>(power));
+        total += weight;
+        store(weights + i, drop(i, weight));
+    }
+    for (; i < most; i += WIDTH) store(weights + i, splat(0.0f));
+    return 1.0f / sum(total);
+}
+
+// By tiles, for heads that are whole ones. Queries are read up to a whole number of tiles.
+template <class Dtype, class Drop>
+inline void attend_by_tiles(const Head<typename Dtype::Number>& head, const Page* pages, float* scratch, const Drop& drop) {
+    using Number = typename Dtype::Number;
+    const size_t places = round_up(head.keys, PAGE), units = head.size / Dtype::PER_UNIT;
+    auto* weights = reinterpret_cast<Number*>(scratch + QUERIES<Dtype> * places);
+    const auto* queries = reinterpret_cast<const uint32_t*>(head.queries);
+    const size_t query_stride = head.stride / Dtype::PER_UNIT, weight_stride = places / Dtype::PER_UNIT;
+    const float scale = head.scale * 1.44269504f;
+    alignas(64) float output[QUERIES<Dtype>][2 * EDGE];
+    for (size_t row = 0; row < head.count; row += QUERIES<Dtype>) {
+        const size_t have = std::min(QUERIES<Dtype>, head.count - row);
+        const size_t most = head.causal ? head.visible + row + have - 1 : head.keys;  // keys that the last row sees
+        with_constant<2>(have > EDGE ? 2 : 1, [&](auto tiles) {
+            constexpr int R = decltype(tiles)::value;
+            for (size_t first = 0; first < most; first += PAGE) {
+                const Page& page = pages[first / PAGE];
+                for (size_t c = 0; c < std::min(PAGE, most - first); c += 2 * EDGE) {
+                    with_constant<2>(most - first - c > EDGE ? 2 : 1, [&](auto columns) {
+                        using Sums = amx::Sums<Dtype, R, decltype(columns)::value>;
+                        Sums::clear();
+                        Sums::add(queries + row * query_stride, query_stride, page.keys + c, page.width, units);
+                        Sums::keep(scratch + first + c, places);
+                    });
+                }
+            }
+            float inverse[QUERIES<Dtype>];
+            for (size_t r = 0; r < have; ++r) {
+                const size_t seen = head.causal ? head.visible + row + r : head.keys;
+                inverse[r] = soften<5>(scratch + r * places, scale, seen, round_up(most, 2 * EDGE), weights + r * places,
+                                       [&](size_t key, Floats weight) { return drop(row + r, key, weight); });
+            }
+            for (size_t first = 0; first < head.size; first += 2 * EDGE) {
+                using Sums = amx::Sums<Dtype, R, 2>;
+                Sums::clear();
+                for (size_t key = 0; key < most; key += PAGE) {
+                    const size_t steps = round_up(std::min(PAGE, most - key), 2 * EDGE) / Dtype::PER_UNIT;
+                    Sums::add(reinterpret_cast<const uint32_t*>(weights + key), weight_stride,
+                              pages[key / PAGE].values + first, head.size, steps);
+                }
+                Sums::keep(output, 2 * EDGE);
+                for (size_t r = 0; r < have; ++r)
+                    for (size_t c = 0; c < 2 * EDGE; c += WIDTH)
+                        store(head.output + (row + r) * head.output_stride + first + c,
+                              load(output[r] + c) * splat(inverse[r]));
+            }
+        });
+    }
+}
+
+// Scores and weights of some queries live in `scratch`. drop(query, key, sixteen weights) is what dropout leaves of weights.
 template <class Dtype, class Drop = Stays>
 inline void attend(const Head<typename Dtype::Number>& head, const Page* pages, float* scratch, const Drop& drop = {}) {
     using Number = typename Dtype::Number;
     constexpr int EXACT = sizeof(Number) == 4 ? 8 : 5;
+    if constexpr (Dtype::AMX) {
+        if (head.size % (2 * EDGE) == 0) return attend_by_tiles<Dtype>(head, pages, scratch, drop);
+    }
     const size_t places = round_up(head.keys, PAGE), row_size = round_up(head.size, WIDTH);
-    auto* weights = reinterpret_cast<Number*>(scratch + ROWS * places);
+    auto* weights = reinterpret_cast<Number*>(scratch + QUERIES<Dtype> * places);
     const auto* queries = reinterpret_cast<const uint32_t*>(head.queries);
     const size_t query_stride = head.stride / Dtype::PER_UNIT, weight_stride = places / Dtype::PER_UNIT;
-    const Floats scale = splat(head.scale * 1.44269504f);  // e^x = 2^(x · log₂ e)
+    const float scale = head.scale * 1.44269504f;
     for (size_t row = 0; row < head.count; row += ROWS) {
         with_constant<ROWS>(int(std::min(size_t(ROWS), head.count - row)), [&](auto block) {
             constexpr int R = decltype(block)::value;
@@ -97,29 +234,14 @@ inline void attend(const Head<typename Dtype::Number>& head, const Page* pages, 
                     add_dots<Dtype, R, C>(queries + row * query_stride, query_stride, 1, page.keys, page.width,
                                           head.size / Dtype::PER_UNIT, sums);
                     for (int r = 0; r < R; ++r)
-                        for (int c = 0; c < C; ++c) store(scratch + r * places + first + c * WIDTH, sums[r][c] * scale);
+                        for (int c = 0; c < C; ++c) store(scratch + r * places + first + c * WIDTH, sums[r][c]);
                 });
             }
             float inverse[R];
             for (int r = 0; r < R; ++r) {
                 const size_t seen = head.causal ? head.visible + row + r : head.keys;
-                const float* scores = scratch + r * places;
-                Floats largest = splat(-std::numeric_limits<float>::infinity());
-                for (size_t i = 0; i < seen; i += WIDTH) {
-                    const __mmask16 lanes = first_lanes(seen - i);
-                    largest = _mm512_mask_max_ps(largest, lanes, largest, load(scores + i, lanes));
-                }
-                const Floats most_likely = splat(maximum(largest));
-                Floats total = splat(0.0f);
-                size_t i = 0;
-                for (; i < seen; i += WIDTH) {
-                    const __mmask16 lanes = first_lanes(seen - i);
-                    const Floats weight = _mm512_maskz_mov_ps(lanes, exp2<EXACT>(load(scores + i, lanes) - most_likely));
-                    total += weight;
-                    store(weights + r * places + i, drop(row + r, i, weight));
-                }
-                for (; i < round_up(most, WIDTH); i += WIDTH) store(weights + r * places + i, splat(0.0f));
-                inverse[r] = 1.0f / sum(total);
+                inverse[r] = soften<EXACT>(scratch + r * places, scale, seen, round_up(most, WIDTH), weights + r * places,
+                                           [&](size_t key, Floats weight) { return drop(row + r, key, weight); });
             }
             for (size_t first = 0; first < head.size; first += PANEL) {
                 const size_t width = std::min(PANEL, head.size - first);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "amx.h"
 #include "simd.h"
 #include "threads.h"
 
@@ -18,6 +19,7 @@ struct Float32 {
     using Number = float;
     using Sums = __m512;
     static constexpr size_t PER_UNIT = 1;
+    static constexpr bool AMX = false;
     static Sums dot(Sums sums, __m512i unit, __m512i weights) {
         asm("vfmadd231ps %2, %1, %0" : "+v"(sums) : "v"(unit), "v"(weights));
         return sums;
@@ -28,6 +30,7 @@ struct Bfloat16 {
     using Number = bfloat16;
     using Sums = __m512;
     static constexpr size_t PER_UNIT = 2;
+    static constexpr bool AMX = false;
     static Sums dot(Sums sums, __m512i unit, __m512i weights) {
         asm("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(unit), "v"(weights));
         return sums;
@@ -38,9 +41,27 @@ struct Int8 {  // rows: unsigned, 128 stands for zero; weights: signed
     using Number = uint8_t;
     using Sums = __m512i;
     static constexpr size_t PER_UNIT = 4;
+    static constexpr bool AMX = false;
     static Sums dot(Sums sums, __m512i unit, __m512i weights) {
         asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(unit), "v"(weights));
         return sums;
+    }
+};
+
+// The same numbers, multiplied by the matrix unit.
+struct Bfloat16Amx : Bfloat16 {
+    static constexpr bool AMX = true;
+    template <int SUMS, int A, int B>
+    static void tile_dot() {
+        asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(SUMS), "i"(A), "i"(B));
+    }
+};
+
+struct Int8Amx : Int8 {
+    static constexpr bool AMX = true;
+    template <int SUMS, int A, int B>
+    static void tile_dot() {
+        asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(SUMS), "i"(A), "i"(B));
     }
 };
 
@@ -98,7 +119,7 @@ template <class Dtype>
 inline Floats result(typename Dtype::Sums sums, const Linear& linear, const Rows& rows, size_t row, size_t column,
                      __mmask16 lanes) {
     Floats x;
-    if constexpr (std::is_same_v<Dtype, Int8>) {
+    if constexpr (Dtype::PER_UNIT == 4) {
         const __m512i exact = _mm512_sub_epi32(sums, _mm512_maskz_loadu_epi32(lanes, linear.offset + column));
         x = _mm512_cvtepi32_ps(exact) * (load(linear.scale + column, lanes) * splat(rows.scale[row]));
     } else {
@@ -123,38 +144,98 @@ struct Nothing {
     void operator()(size_t, size_t) const {}
 };
 
+// What a thread must have before products of a dtype.
+template <class Dtype>
+using MatrixUnit = std::conditional_t<Dtype::AMX, amx::Configured, Nothing>;
+
+constexpr size_t SPARE = 2 * EDGE;  // rows of memory behind the last one, which products by tiles read
+
+// All rows times the C vectors of one panel, six rows at a time in registers.
+template <class Dtype, int C, class Finish, class Ahead>
+inline void panel_by_rows(const Rows& rows, size_t count, const Linear& linear, const uint32_t* weights, size_t first,
+                          const Finish& finish, const Ahead& ahead) {
+    const auto* units = static_cast<const uint32_t*>(rows.units);
+    for (size_t row = 0; row < count; row += ROWS) {
+        with_constant<ROWS>(int(std::min(size_t(ROWS), count - row)), [&](auto block) {
+            constexpr int R = decltype(block)::value;
+            typename Dtype::Sums sums[R][C] = {};
+            for (int r = 0; r < R; ++r) ahead(row + r, first);
+            Weights<Dtype>::template add<R, C>(units + row * rows.stride, rows.stride, weights, size_t(linear.inputs), sums);
+#pragma GCC unroll 6
+            for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+                for (int c = 0; c < C; ++c) finish(row + r, first + c * WIDTH, sums[r][c]);
+            }
+        });
+    }
+}
+
+// The same for some panels on the matrix unit: 32 rows by 32 columns at a time, whose sums go through memory. While it
+// works on a block, the vector units finish the one before. Rows are read up to a whole number of tiles: what lies behind
+// the last one must be memory, but matters to nothing.
+template <class Dtype, class Finish, class Ahead>
+inline void panels_by_tiles(const Rows& rows, size_t count, const Linear& linear, size_t begin, size_t end,
+                            const Finish& finish, const Ahead& ahead) {
+    constexpr size_t SIDE = 2 * EDGE;
+    const auto* units = static_cast<const uint32_t*>(rows.units);
+    const size_t outputs = size_t(linear.outputs), steps = size_t(linear.inputs) / Dtype::PER_UNIT;
+    const size_t at_once = (SIDE * EDGE + steps - 1) / steps;  // rows to finish while a step is added
+    alignas(64) uint32_t sums[2][SIDE][SIDE];
+    const size_t panel_units = Weights<Dtype>::units(size_t(linear.inputs));
+    // Lines of the next panel to fetch while a step is added, so that all have come when it begins.
+    const size_t blocks = (count + SIDE - 1) / SIDE * 2, lines = (panel_units / EDGE + blocks * steps / EDGE - 1) / (blocks * steps / EDGE);
+    size_t row_before = 0, rows_before = 0, column_before = 0, turn = 0;  // the block that waits to be finished
+    const auto finish_rows = [&](size_t from, size_t to) {
+        for (size_t r = from; r < std::min(to, rows_before); ++r) {
+            const uint32_t* place = sums[1 - turn][r];
+            finish(row_before + r, column_before, (typename Dtype::Sums)_mm512_load_si512(place));
+            if (column_before + WIDTH < outputs)
+                finish(row_before + r, column_before + WIDTH, (typename Dtype::Sums)_mm512_load_si512(place + WIDTH));
+        }
+    };
+    for (size_t panel = begin; panel < end; ++panel) {
+        const uint32_t *weights = linear.panels + panel * panel_units, *next = weights + panel_units;
+        for (size_t row = 0; row < count; row += SIDE) {
+            const size_t have = std::min(SIDE, count - row);
+            for (size_t r = 0; r < have; ++r) ahead(row + r, panel * PANEL);
+            for (size_t column = 0; column < std::min(PANEL, outputs - panel * PANEL); column += SIDE) {
+                with_constant<2>(have > EDGE ? 2 : 1, [&](auto tiles) {
+                    using Sums = amx::Sums<Dtype, decltype(tiles)::value, 2>;
+                    Sums::clear();
+                    size_t done = 0;
+                    Sums::add(units + row * rows.stride, rows.stride, weights + column, PANEL, steps, [&] {
+                        finish_rows(done, done + at_once);
+                        done += at_once;
+                        for (size_t line = 0; line < lines; ++line, next += EDGE) _mm_prefetch(next, _MM_HINT_T1);
+                    });
+                    Sums::keep(sums[turn], SIDE);
+                });
+                turn = 1 - turn;
+                row_before = row, rows_before = have, column_before = panel * PANEL + column;
+            }
+        }
+    }
+    finish_rows(0, SIDE);
+}
+
 // finish(row, column, lanes, sixteen results) for every row and every sixteen columns; the team shares the panels.
 // ahead(row, column) is called before the sums of a row and 64 columns are begun: time to fetch what `finish` will touch.
 template <class Dtype, class Finish, class Ahead = Nothing>
 inline void product(const Team& team, const Rows& rows, size_t count, const Linear& linear, const Finish& finish,
                     const Ahead& ahead = {}) {
-    const size_t inputs = size_t(linear.inputs), outputs = size_t(linear.outputs);
-    const auto* units = static_cast<const uint32_t*>(rows.units);
+    const size_t outputs = size_t(linear.outputs);
+    const auto finish_sums = [&](size_t row, size_t column, typename Dtype::Sums sums) {
+        const __mmask16 lanes = first_lanes(outputs - column);
+        finish(row, column, lanes, result<Dtype>(sums, linear, rows, row, column, lanes));
+    };
     size_t begin, end;
     team.share((outputs + PANEL - 1) / PANEL, &begin, &end);
+    if constexpr (Dtype::AMX) return panels_by_tiles<Dtype>(rows, count, linear, begin, end, finish_sums, ahead);
     for (size_t panel = begin; panel < end; ++panel) {
-        const uint32_t* weights = linear.panels + panel * Weights<Dtype>::units(inputs);
+        const uint32_t* weights = linear.panels + panel * Weights<Dtype>::units(size_t(linear.inputs));
         const size_t first = panel * PANEL, width = std::min(PANEL, outputs - first);
         with_constant<PANEL / WIDTH>(int((width + WIDTH - 1) / WIDTH), [&](auto vectors) {
-            constexpr int C = decltype(vectors)::value;
-            for (size_t row = 0; row < count; row += ROWS) {
-                with_constant<ROWS>(int(std::min(size_t(ROWS), count - row)), [&](auto block) {
-                    constexpr int R = decltype(block)::value;
-                    typename Dtype::Sums sums[R][C] = {};
-                    for (int r = 0; r < R; ++r) ahead(row + r, first);
-                    Weights<Dtype>::template add<R, C>(units + row * rows.stride, rows.stride, weights, inputs, sums);
-#pragma GCC unroll 6
-                    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-                        for (int c = 0; c < C; ++c) {
-                            const size_t column = first + c * WIDTH;
-                            const __mmask16 lanes = first_lanes(outputs - column);
-                            finish(row + r, column, lanes,
-                                   result<Dtype>(sums[r][c], linear, rows, row + r, column, lanes));
-                        }
-                    }
-                });
-            }
+            panel_by_rows<Dtype, decltype(vectors)::value>(rows, count, linear, weights, first, finish_sums, ahead);
         });
     }
 }

@@ -53,7 +53,7 @@ inline float quantise_row(const From* row, size_t size, const float* factors, ui
 template <class Dtype, class From>
 inline void prepare_row(const From* row, const Linear& linear, typename Dtype::Number* to, float* scale) {
     const size_t size = size_t(linear.inputs);
-    if constexpr (std::is_same_v<Dtype, Int8>) *scale = quantise_row(row, size, linear.factors, to);
+    if constexpr (Dtype::PER_UNIT == 4) *scale = quantise_row(row, size, linear.factors, to);
     else convert_row(row, size, to);
 }
 

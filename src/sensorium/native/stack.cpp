@@ -41,28 +41,28 @@ class Tile {
           rows_(size_t(batch.offsets[last] - batch.offsets[first])),
           x_(batch.x + size_t(batch.offsets[first]) * size_) {
         const size_t in_block = mlp_ * sizeof(Number) + (size_ + mlp_) * 4 + 8;
-        memory.reset(rows_ * 4 * size_ * sizeof(Number) + BLOCK * in_block + 4096);
-        qkv_ = memory.take<Number>(rows_ * 3 * size_);
-        attended_ = memory.take<Number>(rows_ * size_);
-        middle_ = memory.take<Number>(BLOCK * mlp_);
-        operand_ = memory.take<typename Dtype::Number>(BLOCK * std::max(size_, mlp_));
-        scales_ = memory.take<float>(BLOCK);
+        memory.reset((rows_ + SPARE) * 4 * size_ * sizeof(Number) + (BLOCK<Dtype> + SPARE) * in_block + 4096);
+        qkv_ = memory.take<Number>((rows_ + SPARE) * 3 * size_);
+        attended_ = memory.take<Number>((rows_ + SPARE) * size_);
+        middle_ = memory.take<Number>((BLOCK<Dtype> + SPARE) * mlp_);
+        operand_ = memory.take<typename Dtype::Number>((BLOCK<Dtype> + SPARE) * std::max(size_, mlp_));
+        scales_ = memory.take<float>(BLOCK<Dtype>);
     }
 
     // Every thread of the team calls this; `own` is the thread's own memory.
     void run(const Team& team, Memory& own) {
         for (int64_t layer = 0; layer < s_.layers; ++layer) {
-            for (size_t row = 0; row < rows_; row += BLOCK) attention_in(team, s_.layer[layer], row, block(row));
+            for (size_t row = 0; row < rows_; row += BLOCK<Dtype>) attention_in(team, s_.layer[layer], row, block(row));
             team.meet();
             attention(team, size_t(layer), own);
             team.meet();
-            for (size_t row = 0; row < rows_; row += BLOCK) rest(team, s_.layer[layer], row, block(row));
+            for (size_t row = 0; row < rows_; row += BLOCK<Dtype>) rest(team, s_.layer[layer], row, block(row));
         }
         if (s_.final_norm.weight) each_row(team, rows_, [&](size_t row) { norm(s_.final_norm, x_ + row * size_); });
     }
 
   private:
-    size_t block(size_t row) const { return std::min(BLOCK, rows_ - row); }
+    size_t block(size_t row) const { return std::min(BLOCK<Dtype>, rows_ - row); }
     void norm(const Norm& n, float* row) const { layer_norm(row, size_, n.weight, n.bias, s_.epsilon); }
 
     template <class F>
@@ -81,7 +81,7 @@ class Tile {
     // Rows that the next product takes: as they are where their dtype is the product's.
     Rows operand(const Team& team, const Number* from, size_t count, const Linear& linear) {
         const size_t size = size_t(linear.inputs);
-        if constexpr (!std::is_same_v<Dtype, Int8>) return {from, size / Dtype::PER_UNIT, nullptr};
+        if constexpr (Dtype::PER_UNIT != 4) return {from, size / Dtype::PER_UNIT, nullptr};
         each_row(team, count, [&](size_t row) { prepare(from + row * size, row, linear); });
         team.meet();
         return prepared(size);
@@ -149,9 +149,9 @@ class Tile {
             const Number* q = qkv_ + start * 3 * size_ + h * size;
             const size_t pages = (keys + PAGE - 1) / PAGE, row = round_up(size, WIDTH);
             const size_t key_units = size / Middle::PER_UNIT * PAGE, value_units = PAGE / Middle::PER_UNIT * row;
-            own.reset(pages * (sizeof(Page) + 4 * (key_units + value_units)) + 8 * ROWS * round_up(keys, PAGE) + 4096);
+            own.reset(pages * (sizeof(Page) + 4 * (key_units + value_units)) + 4 * attention_scratch<Middle>(keys) + 4096);
             Page* page = own.take<Page>(pages);
-            float* scratch = own.take<float>(2 * ROWS * round_up(keys, PAGE));
+            float* scratch = own.take<float>(attention_scratch<Middle>(keys));
             if (batch_.cache) {
                 const Cache& c = *batch_.cache;
                 for (size_t p = 0; p < pages; ++p) {
@@ -160,8 +160,10 @@ class Tile {
                     page[p] = {c.keys + place * key_units, c.values + place * value_units, PAGE};
                 }
                 for (size_t t = 0; t < count; ++t) {
+                    const size_t place = (before + t) % PAGE;
+                    if (place % (2 * EDGE) == 0) clear_values<Middle>(page[(before + t) / PAGE].values, place, size);
                     const Number* key = q + t * 3 * size_ + size_;
-                    put<Middle>(page[(before + t) / PAGE], (before + t) % PAGE, key, key + size_, size);
+                    put<Middle>(page[(before + t) / PAGE], place, key, key + size_, size);
                 }
             } else {
                 for (size_t p = 0; p < pages; ++p) {
@@ -170,6 +172,7 @@ class Tile {
                     const Number* key = q + p * PAGE * 3 * size_ + size_;
                     put_keys<Middle>(page[p].keys, page[p].width, tokens, key, 3 * size_, size);
                     put_values(page[p].values, tokens, key + size_, 3 * size_, size);
+                    if (tokens % (2 * EDGE)) clear_values<Middle>(page[p].values, tokens, size);
                 }
             }
             const Head<Number> head = {q, attended_ + start * size_ + h * size, 3 * size_, size_, count, size, keys,
@@ -189,13 +192,23 @@ class Tile {
     float* scales_;
 };
 
+// Whether each thread may take tiles of its own: there are enough rows to use the weights for, and about as many for each.
+bool alone(const int64_t* offsets, const std::vector<std::pair<size_t, size_t>>& cut, int64_t threads) {
+    const int64_t tokens = offsets[cut.back().second];
+    int64_t most = 0;
+    for (const auto& [first, last] : cut) most = std::max(most, offsets[last] - offsets[first]);
+    const int64_t rounds = (int64_t(cut.size()) + threads - 1) / threads;
+    return tokens >= threads * 64 && 5 * tokens >= 4 * most * rounds * threads;
+}
+
 template <class Dtype>
 void run_stack(const Stack& stack, const Batch& batch, size_t sequences, int threads) {
-    const auto cut = tiles(batch.offsets, sequences, TILE);
-    if (threads == 1 || cut.size() >= 2 * size_t(threads)) {
+    const auto cut = even_tiles(batch.offsets, sequences, TILE<Dtype>, threads);
+    if (threads == 1 || alone(batch.offsets, cut, threads)) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
         for (size_t i = 0; i < cut.size(); ++i) {
             static thread_local Memory memory, own;
+            [[maybe_unused]] const MatrixUnit<Dtype> unit;
             Tile<Dtype>(stack, batch, cut[i].first, cut[i].second, memory).run({1, 0}, own);
         }
         return;
@@ -205,6 +218,7 @@ void run_stack(const Stack& stack, const Batch& batch, size_t sequences, int thr
 #pragma omp parallel num_threads(threads)
     {
         static thread_local Memory own;
+        [[maybe_unused]] const MatrixUnit<Dtype> unit;
         Tile<Dtype>(tile).run({omp_get_num_threads(), omp_get_thread_num()}, own);
     }
 }
@@ -214,17 +228,20 @@ template <class Dtype>
 void run_linear(const Linear& linear, const float* x, size_t count, float* y, int threads) {
     const size_t inputs = size_t(linear.inputs), outputs = size_t(linear.outputs);
     static thread_local Memory memory;
-    memory.reset(count * (inputs * sizeof(float) + sizeof(float)) + 4096);
-    auto* units = memory.take<typename Dtype::Number>(count * inputs);
+    memory.reset((count + SPARE) * (inputs * sizeof(float) + sizeof(float)) + 4096);
+    auto* units = memory.take<typename Dtype::Number>((count + SPARE) * inputs);
     float* scales = memory.take<float>(count);
     for (size_t row = 0; row < count; ++row)
         prepare_row<Dtype>(x + row * inputs, linear, units + row * inputs, scales + row);
     const Rows rows = {units, inputs / Dtype::PER_UNIT, scales};
 #pragma omp parallel num_threads(threads)
-    product<Dtype>({omp_get_num_threads(), omp_get_thread_num()}, rows, count, linear,
-                   [&](size_t row, size_t column, __mmask16 lanes, Floats value) {
-                       store(y + row * outputs + column, value, lanes);
-                   });
+    {
+        [[maybe_unused]] const MatrixUnit<Dtype> unit;
+        product<Dtype>({omp_get_num_threads(), omp_get_thread_num()}, rows, count, linear,
+                       [&](size_t row, size_t column, __mmask16 lanes, Floats value) {
+                           store(y + row * outputs + column, value, lanes);
+                       });
+    }
 }
 
 // Rows of the tables added up and normalised. Ids are within the tables: Python has looked.
@@ -275,6 +292,8 @@ void with_dtype(int64_t number, const F& f) {
         case 2: return f(Int8{});
         case 3: return f(Int8Weights{});
         case 4: return f(Int4Weights{});
+        case 5: return f(Bfloat16Amx{});
+        case 6: return f(Int8Amx{});
     }
 }
 
@@ -287,6 +306,8 @@ void sensorium_stem(const Stem* stem, const int64_t* ids, const int64_t* positio
                     int64_t count, float* x, int64_t threads) {
     run_stem(*stem, ids, positions, segments, count, x, int(threads));
 }
+
+int64_t sensorium_amx() { return amx::available(); }
 
 uint64_t sensorium_read(const char* from, int64_t bytes, int64_t threads) {
     return read_memory(from, size_t(bytes), int(threads));

@@ -8,8 +8,12 @@
 
 #include "attention.h"
 
-constexpr size_t BLOCK = 24 * ROWS;          // rows that go through one product after the other
-constexpr int64_t TILE = BLOCK + BLOCK / 4;  // tokens that a thread takes at most, unless one sequence has more
+// Rows that go through one product after the other, and tokens that a thread takes at most, unless one sequence has more.
+// The matrix unit is so fast that weights must be used for more rows before the next ones come.
+template <class Dtype>
+constexpr size_t BLOCK = Dtype::AMX ? 24 * EDGE : 24 * ROWS;
+template <class Dtype>
+constexpr int64_t TILE = BLOCK<Dtype> + BLOCK<Dtype> / 4;
 
 struct Norm {
     const float* weight;
@@ -37,6 +41,10 @@ struct Between {
 template <>
 struct Between<Int8> {
     using Type = Bfloat16;
+};
+template <>
+struct Between<Int8Amx> {
+    using Type = Bfloat16Amx;
 };
 
 // Memory that grows and is kept, aligned for vectors.
@@ -73,3 +81,17 @@ inline std::vector<std::pair<size_t, size_t>> tiles(const int64_t* offsets, size
     return found;
 }
 
+// The same for inference, where a tile's bounds change no result: about as many tokens in each, and as many tiles for
+// each thread, so that none waits long for the others.
+inline std::vector<std::pair<size_t, size_t>> even_tiles(const int64_t* offsets, size_t sequences, int64_t most,
+                                                         int64_t threads) {
+    const int64_t tokens = offsets[sequences], rounds = (tokens + most * threads - 1) / (most * threads);
+    const int64_t count = std::max<int64_t>(rounds * threads, 1);
+    std::vector<std::pair<size_t, size_t>> found;
+    for (size_t n = 0; n < sequences; ++n) {
+        const int64_t middle = (offsets[n] + offsets[n + 1]) / 2, share = int64_t(found.size()) * tokens / count;
+        if (found.empty() || middle >= share) found.emplace_back(n, n + 1);
+        else found.back().second = n + 1;
+    }
+    return found;
+}

@@ -9,13 +9,14 @@ namespace {
 
 // Tiles for training: smaller ones of a small batch, so that all threads have their share. It is the batch that decides,
 // not the number of threads, because sums over tiles must not depend on that.
+template <class Dtype>
 std::vector<std::pair<size_t, size_t>> training_tiles(const int64_t* offsets, size_t sequences) {
-    return tiles(offsets, sequences, std::clamp(offsets[sequences] / 16, TILE / 4, TILE));
+    return tiles(offsets, sequences, std::clamp(offsets[sequences] / 16, TILE<Dtype> / 4, TILE<Dtype>));
 }
 
 template <class Dtype>
 void run_forward(const Training& training, const int64_t* offsets, size_t sequences, float* x, int threads) {
-    const auto cut = training_tiles(offsets, sequences);
+    const auto cut = training_tiles<Dtype>(offsets, sequences);
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (size_t i = 0; i < cut.size(); ++i) {
         static thread_local Memory memory;
@@ -56,7 +57,7 @@ void layer_gradients(const Training& training, size_t layer, const Operands& ope
 
 template <class Dtype>
 void run_backward(const Training& training, const int64_t* offsets, size_t sequences, float* x, int threads) {
-    const auto cut = training_tiles(offsets, sequences);
+    const auto cut = training_tiles<Dtype>(offsets, sequences);
     const size_t size = size_t(training.stack.hidden), mlp = size_t(training.stack.mlp);
     const size_t count = Vectors::count(size, mlp);
     std::vector<size_t> first_step = {0};
@@ -143,7 +144,7 @@ void sensorium_dropout(int64_t dtype, const Dropout* dropout, const void* from, 
 // How many tiles, and how many tokens with every tile's rounded up to two: what `sums` and `zipped` need room for.
 void sensorium_tiles(const int64_t* offsets, int64_t sequences, int64_t* count, int64_t* tokens) {
     *count = *tokens = 0;
-    for (const auto& [first, last] : training_tiles(offsets, size_t(sequences))) {
+    for (const auto& [first, last] : training_tiles<Bfloat16>(offsets, size_t(sequences))) {
         *count += 1;
         *tokens += int64_t(round_up(size_t(offsets[last] - offsets[first]), 2));
     }

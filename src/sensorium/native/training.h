@@ -69,13 +69,13 @@ class TrainingTile {
         size_t longest = 0;
         for (size_t n = first; n < last; ++n) longest = std::max(longest, size_t(offsets[n + 1] - offsets[n]));
         const size_t head = size_ / size_t(s_.heads), pages = (longest + PAGE - 1) / PAGE;
-        const size_t forward = pages * (sizeof(Page) + 8 * PAGE * round_up(head, WIDTH)) + 8 * ROWS * (longest + PAGE);
+        const size_t forward = pages * (sizeof(Page) + 8 * PAGE * round_up(head, WIDTH)) + 4 * attention_scratch<Dtype>(longest);
         const size_t scratch = std::max(forward + 4096, 4 * backward_scratch<Dtype>(longest, head));
-        memory.reset(BLOCK * (mlp_ + size_) * sizeof(Number) + BLOCK * size_ * 4 + rows_ * 4 * size_ * sizeof(Number) +
+        memory.reset(BLOCK<Dtype> * (mlp_ + size_) * sizeof(Number) + BLOCK<Dtype> * size_ * 4 + rows_ * 4 * size_ * sizeof(Number) +
                      scratch + 4096);
-        middle_ = memory.take<Number>(BLOCK * mlp_);
-        operand_ = memory.take<Number>(BLOCK * size_);
-        branch_ = memory.take<float>(BLOCK * size_);
+        middle_ = memory.take<Number>(BLOCK<Dtype> * mlp_);
+        operand_ = memory.take<Number>(BLOCK<Dtype> * size_);
+        branch_ = memory.take<float>(BLOCK<Dtype> * size_);
         attended_ = memory.take<Number>(rows_ * size_);
         qkv_ = memory.take<Number>(rows_ * 3 * size_);
         scratch_ = memory.take<char>(scratch);
@@ -164,7 +164,7 @@ class TrainingTile {
 
     template <class F>
     void each_block(const F& f) const {
-        for (size_t row = 0; row < rows_; row += BLOCK) f(row, std::min(BLOCK, rows_ - row));
+        for (size_t row = 0; row < rows_; row += BLOCK<Dtype>) f(row, std::min(BLOCK<Dtype>, rows_ - row));
     }
     template <class F, class Ahead = Nothing>
     void times(const Number* rows, size_t count, const Linear& linear, const F& finish, const Ahead& ahead = {}) const {
@@ -250,7 +250,7 @@ class TrainingTile {
             const size_t pages = (count + PAGE - 1) / PAGE, units = size / Dtype::PER_UNIT;
             auto* page = reinterpret_cast<Page*>(scratch_);
             auto* scores = reinterpret_cast<float*>(scratch_ + round_up(pages * sizeof(Page), 64));
-            auto* place = reinterpret_cast<uint32_t*>(scores + 2 * ROWS * round_up(count, PAGE));
+            auto* place = reinterpret_cast<uint32_t*>(scores + attention_scratch<Dtype>(count));
             for (size_t p = 0; p < pages; ++p) {
                 const size_t tokens = std::min(PAGE, count - p * PAGE);
                 page[p] = {place, place + units * PAGE, round_up(tokens, WIDTH)};
