@@ -57,13 +57,15 @@ def test_without_gradients_none_are_worked_out() -> None:
 
 @pytest.mark.skipif(not native.available(), reason="the compiled kernels can't run here")
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_in_bf16_the_kernels_are_as_near_to_float64_as_torch(smoothing: float) -> None:
+@pytest.mark.parametrize("chunk", [10**9, 100_000])
+def test_in_bf16_the_kernels_are_as_near_to_float64_as_torch(smoothing: float, chunk: int) -> None:
     torch.manual_seed(0)
     hidden, weight, bias = torch.randn(150, 64), torch.randn(700, 64), torch.randn(700)
     targets = torch.randint(700, (150,))
     found: list[list[torch.Tensor]] = []
     for dtype, compiled in ((torch.float64, False), (torch.bfloat16, False), (torch.bfloat16, True)):
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cross_entropy, "CHUNK_BYTES", chunk)
             if not compiled:
                 patch.setattr(cross_entropy, "_compiled", lambda hidden, weight: False)
             inputs = [x.to(torch.bfloat16).to(dtype).requires_grad_() for x in (hidden, weight, bias)]

@@ -20,6 +20,8 @@ from sensorium.train.stack_kernel import CompiledStack, compile_stack, unsupport
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the compiled kernels can't run here")
 CONFIG = StackConfig(24, 2, 3, 52, dropout=0.0, attention_dropout=0.0)
+WHOLE = replace(CONFIG, hidden_size=96, mlp_size=160)
+"""A shape whose products the matrix unit takes, where there is one."""
 
 
 def random_stack(config: StackConfig, seed: int = 0) -> Stack:
@@ -93,10 +95,11 @@ def test_output_and_gradients_equal_autograd_s_in_float64(
         assert float((found[name].double() - value).norm()) < 1e-5 * max(float(value.norm()), 1e-2 * largest), name
 
 
+@pytest.mark.parametrize("shape", [CONFIG, WHOLE, replace(WHOLE, num_heads=1)])
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("mask", ["bidirectional", "causal"])
-def test_bf16_is_as_near_to_float64_as_torch_s_bf16(norm: Any, mask: Any) -> None:
-    config, lengths = replace(CONFIG, norm_place=norm, mask=mask), (5, 70, 1, 130, 33)
+def test_bf16_is_as_near_to_float64_as_torch_s_bf16(norm: Any, mask: Any, shape: StackConfig) -> None:
+    config, lengths = replace(shape, norm_place=norm, mask=mask), (5, 70, 1, 130, 33, 16, 300, 32)
     stack, (x, gradient) = random_stack(config), inputs(config, lengths)
     wanted = run(copy.deepcopy(stack).double(), lengths, x.double(), gradient.double())
     theirs = run(copy.deepcopy(stack).bfloat16(), lengths, x.bfloat16(), gradient.bfloat16())
@@ -107,8 +110,9 @@ def test_bf16_is_as_near_to_float64_as_torch_s_bf16(norm: Any, mask: Any) -> Non
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_neither_threads_nor_neighbours_change_a_sequence(norm: Any, dtype: torch.dtype) -> None:
-    config, lengths = replace(CONFIG, norm_place=norm, dropout=0.2, attention_dropout=0.2), (150, 80, 90, 7, 200)
+@pytest.mark.parametrize("shape", [CONFIG, WHOLE])
+def test_neither_threads_nor_neighbours_change_a_sequence(norm: Any, dtype: torch.dtype, shape: StackConfig) -> None:
+    config, lengths = replace(shape, norm_place=norm, dropout=0.2, attention_dropout=0.2), (150, 80, 90, 7, 200)
     stack, (x, gradient) = compiled(random_stack(config), dtype), inputs(config, lengths)
     results, threads = [], torch.get_num_threads()
     try:
@@ -151,6 +155,20 @@ def test_with_dropout_gradients_are_those_of_the_numbers_that_stayed(norm: Any) 
                 weight.sub_(sign * 1e-2 * direction)
         slope = (values[0] - values[1]) / 2e-2
         assert float(slope) == pytest.approx(float((found[name] * direction).sum()), rel=2e-2, abs=0.1), name
+
+
+@pytest.mark.skipif(not native.matrix_unit(), reason="this processor has no AMX")
+def test_dropout_on_the_matrix_unit_drops_what_the_vector_units_drop(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = (70, 9, 33)
+    results, (x, gradient) = [], inputs(WHOLE, lengths)
+    for amx in (True, False):
+        monkeypatch.setattr(native, "matrix_unit", lambda amx=amx: amx)
+        torch.manual_seed(3)
+        stack = compiled(random_stack(replace(WHOLE, dropout=0.3, attention_dropout=0.3)), torch.bfloat16)
+        torch.manual_seed(3)
+        results.append(run(stack, lengths, x.bfloat16(), gradient.bfloat16()))
+    for name, value in results[0].items():
+        assert distance(value, results[1][name].double()) < 0.02, name
 
 
 def test_dropout_happens_in_training_alone_and_follows_the_seed() -> None:

@@ -19,6 +19,8 @@ TRAINED = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
 """The dtypes that training knows."""
 PANEL = 64
 """Columns of a panel of packed weights, and tokens of a page of keys and values."""
+SPARE = 32
+"""Rows behind the last one that products on the matrix unit read, as in ``product.h``."""
 
 
 class Linear(Structure):
@@ -159,7 +161,7 @@ def library() -> ctypes.CDLL:
     found.sensorium_read.argtypes = [c_void_p, c_int64, c_int64]
     found.sensorium_read.restype = c_uint64
     found.sensorium_pack.argtypes = [c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int64]
-    found.sensorium_tiles.argtypes = [c_void_p, c_int64, POINTER(c_int64), POINTER(c_int64)]
+    found.sensorium_tiles.argtypes = [c_int64, c_void_p, c_int64, POINTER(c_int64), POINTER(c_int64)]
     for step in (found.sensorium_forward, found.sensorium_backward):
         step.argtypes = [c_int64, POINTER(Training), c_void_p, c_int64, c_void_p, c_int64]
         step.restype = None

@@ -148,6 +148,16 @@ struct Nothing {
 template <class Dtype>
 using MatrixUnit = std::conditional_t<Dtype::AMX, amx::Configured, Nothing>;
 
+// f(dtype) for the dtypes that training knows, by the numbers that Python gives them (native/__init__.py).
+template <class F>
+inline void with_trained(int64_t number, const F& f) {
+    switch (number) {
+        case 0: return f(Float32{});
+        case 1: return f(Bfloat16{});
+        case 5: return f(Bfloat16Amx{});
+    }
+}
+
 constexpr size_t SPARE = 2 * EDGE;  // rows of memory behind the last one, which products by tiles read
 
 // All rows times the C vectors of one panel, six rows at a time in registers.

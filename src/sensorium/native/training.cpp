@@ -20,6 +20,7 @@ void run_forward(const Training& training, const int64_t* offsets, size_t sequen
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (size_t i = 0; i < cut.size(); ++i) {
         static thread_local Memory memory;
+        [[maybe_unused]] const MatrixUnit<Dtype> unit;
         TrainingTile<Dtype> tile(training, offsets, cut[i].first, cut[i].second, x, memory);
         for (int64_t layer = 0; layer < training.stack.layers; ++layer) tile.forward(size_t(layer));
     }
@@ -55,6 +56,12 @@ void layer_gradients(const Training& training, size_t layer, const Operands& ope
     }
 }
 
+// Steps of the products over rows: whole tiles.
+template <class Dtype>
+size_t all_steps(size_t steps) {
+    return Dtype::AMX ? round_up(steps, EDGE) : steps;
+}
+
 template <class Dtype>
 void run_backward(const Training& training, const int64_t* offsets, size_t sequences, float* x, int threads) {
     const auto cut = training_tiles<Dtype>(offsets, sequences);
@@ -64,9 +71,11 @@ void run_backward(const Training& training, const int64_t* offsets, size_t seque
     for (const auto& [first, last] : cut)
         first_step.push_back(first_step.back() +
                              (size_t(offsets[last] - offsets[first]) + Dtype::PER_UNIT - 1) / Dtype::PER_UNIT);
-    const Operands operands(training.zipped, first_step.back(), size, mlp);
+    const Operands operands(training.zipped, all_steps<Dtype>(first_step.back()), size, mlp);
+    if (operands.input[0].steps > first_step.back()) operands.clear(first_step.back(), size, mlp);
 #pragma omp parallel num_threads(threads)
     for (int64_t layer = training.stack.layers - 1; layer >= training.lowest; --layer) {
+        [[maybe_unused]] const MatrixUnit<Dtype> unit;
 #pragma omp for schedule(dynamic)
         for (size_t i = 0; i < cut.size(); ++i) {
             static thread_local Memory memory;
@@ -118,7 +127,7 @@ void drop_out(const Dropout& dropout, const Number* from, size_t rows, size_t co
 
 }  // namespace
 
-// Called from Python (native/__init__.py); nothing is checked here. dtype: 0 float32, 1 bfloat16.
+// Called from Python (native/__init__.py); nothing is checked here. dtype: 0 float32, 1 bfloat16, 5 bfloat16 by tiles.
 extern "C" {
 
 void sensorium_pack(int64_t dtype, const void* weights, int64_t outputs, int64_t inputs, uint32_t* panels,
@@ -142,24 +151,30 @@ void sensorium_dropout(int64_t dtype, const Dropout* dropout, const void* from, 
 }
 
 // How many tiles, and how many tokens with every tile's rounded up to two: what `sums` and `zipped` need room for.
-void sensorium_tiles(const int64_t* offsets, int64_t sequences, int64_t* count, int64_t* tokens) {
-    *count = *tokens = 0;
-    for (const auto& [first, last] : training_tiles<Bfloat16>(offsets, size_t(sequences))) {
-        *count += 1;
-        *tokens += int64_t(round_up(size_t(offsets[last] - offsets[first]), 2));
-    }
+void sensorium_tiles(int64_t dtype, const int64_t* offsets, int64_t sequences, int64_t* count, int64_t* tokens) {
+    with_trained(dtype, [&](auto d) {
+        using Dtype = decltype(d);
+        *count = *tokens = 0;
+        for (const auto& [first, last] : training_tiles<Dtype>(offsets, size_t(sequences))) {
+            *count += 1;
+            *tokens += int64_t(round_up(size_t(offsets[last] - offsets[first]), 2));
+        }
+        *tokens = int64_t(all_steps<Dtype>(size_t(*tokens) / Dtype::PER_UNIT) * Dtype::PER_UNIT);
+    });
 }
 
 void sensorium_forward(int64_t dtype, const Training* training, const int64_t* offsets, int64_t sequences, float* x,
                        int64_t threads) {
-    const auto run = dtype == 0 ? run_forward<Float32> : run_forward<Bfloat16>;
-    run(*training, offsets, size_t(sequences), x, int(threads));
+    with_trained(dtype, [&](auto d) {
+        run_forward<decltype(d)>(*training, offsets, size_t(sequences), x, int(threads));
+    });
 }
 
 void sensorium_backward(int64_t dtype, const Training* training, const int64_t* offsets, int64_t sequences, float* x,
                         int64_t threads) {
-    const auto run = dtype == 0 ? run_backward<Float32> : run_backward<Bfloat16>;
-    run(*training, offsets, size_t(sequences), x, int(threads));
+    with_trained(dtype, [&](auto d) {
+        run_backward<decltype(d)>(*training, offsets, size_t(sequences), x, int(threads));
+    });
 }
 
 }

@@ -12,7 +12,7 @@ struct LayerBackward {
     float* vectors;                // gradients of norms and biases, see `Vectors`
 };
 
-// What the forward pass keeps, for all T tokens, in the dtype of the products.
+// What the forward pass keeps, for all T tokens, in the dtype of the products; products by tiles read SPARE rows more.
 struct Kept {
     void* input;      // [T, hidden]
     void* normals;    // [layers, 2, T, hidden] of the norms at attention and MLP
@@ -54,6 +54,16 @@ struct Operands {
             units += round_up(inputs[i], PANEL) * steps;
         }
     }
+
+    // Nothing in the steps behind the last row.
+    void clear(size_t begin, size_t size, size_t mlp) const {
+        const size_t columns[2][4] = {{3 * size, size, mlp, size}, {size, size, size, mlp}};
+        for (int i = 0; i < 4; ++i) {
+            for (const auto& [zipped, count] : {std::pair(gradient[i], columns[0][i]), std::pair(input[i], columns[1][i])})
+                for (size_t panel = 0; panel * PANEL < count; ++panel)
+                    std::memset(zipped.panel(panel, begin), 0, (zipped.steps - begin) * PANEL * sizeof(uint32_t));
+        }
+    }
 };
 
 enum Place { ATTENTION, MLP };  // of a norm, and of the dropout before it
@@ -71,13 +81,14 @@ class TrainingTile {
         const size_t head = size_ / size_t(s_.heads), pages = (longest + PAGE - 1) / PAGE;
         const size_t forward = pages * (sizeof(Page) + 8 * PAGE * round_up(head, WIDTH)) + 4 * attention_scratch<Dtype>(longest);
         const size_t scratch = std::max(forward + 4096, 4 * backward_scratch<Dtype>(longest, head));
-        memory.reset(BLOCK<Dtype> * (mlp_ + size_) * sizeof(Number) + BLOCK<Dtype> * size_ * 4 + rows_ * 4 * size_ * sizeof(Number) +
+        const size_t block = BLOCK<Dtype> + SPARE, rows = rows_ + SPARE;
+        memory.reset(block * (mlp_ + size_) * sizeof(Number) + block * size_ * 4 + rows * 4 * size_ * sizeof(Number) +
                      scratch + 4096);
-        middle_ = memory.take<Number>(BLOCK<Dtype> * mlp_);
-        operand_ = memory.take<Number>(BLOCK<Dtype> * size_);
-        branch_ = memory.take<float>(BLOCK<Dtype> * size_);
-        attended_ = memory.take<Number>(rows_ * size_);
-        qkv_ = memory.take<Number>(rows_ * 3 * size_);
+        middle_ = memory.take<Number>(block * mlp_);
+        operand_ = memory.take<Number>(block * size_);
+        branch_ = memory.take<float>(block * size_);
+        attended_ = memory.take<Number>(rows * size_);
+        qkv_ = memory.take<Number>(rows * 3 * size_);
         scratch_ = memory.take<char>(scratch);
     }
 
@@ -258,6 +269,7 @@ class TrainingTile {
                 const Number* key = query + p * PAGE * 3 * size_ + size_;
                 put_keys<Dtype>(page[p].keys, page[p].width, tokens, key, 3 * size_, size);
                 put_values(page[p].values, tokens, key + size_, 3 * size_, size);
+                if (tokens % (2 * EDGE)) clear_values<Dtype>(page[p].values, tokens, size);
             }
             const Head<Number> head = {query, attended(layer, start) + h * size, 3 * size_, size_, count, size, count,
                                        1, s_.causal != 0, s_.scale};

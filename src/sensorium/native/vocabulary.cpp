@@ -21,7 +21,7 @@ struct CrossEntropy {
     int64_t more;            // add to the gradients of vocabulary and bias, instead of writing them
     float* losses;           // [tokens]
     int64_t* likeliest;      // [tokens] the first of the words with the largest logit
-    void* logits;            // [words, stride] in the dtype of the products; stride: tokens up to a multiple of 64
+    void* logits;            // [words + SPARE, stride] as the products' numbers; stride: tokens up to a multiple of 64
     float* hidden_gradient;      // [tokens, size]; null: no gradients
     float* vocabulary_gradient;  // [words, size]
     float* bias_gradient;        // [words] or null
@@ -59,6 +59,7 @@ class Loss {
                         }, nullptr);
 #pragma omp parallel num_threads(int(threads_))
         {
+            [[maybe_unused]] const MatrixUnit<Dtype> unit;
             const Team team = {omp_get_num_threads(), omp_get_thread_num()};
             size_t begin, end;  // groups of words
             team.share((words_ + WORDS - 1) / WORDS, &begin, &end);
@@ -87,35 +88,80 @@ class Loss {
     }
 
   private:
-    Zipped zipped_hidden() { return {rows_.data(), (tokens_ + PER - 1) / PER}; }
+    Zipped zipped_hidden() { return {rows_.data(), steps(tokens_)}; }
+    // Whole tiles of steps where products are by tiles.
+    static size_t steps(size_t rows) { return round_up((rows + PER - 1) / PER, Dtype::AMX ? EDGE : 1); }
 
     // The logits of a group of words for all tokens, and what they add to `seen`.
     void score(size_t first, Seen* seen) {
         const size_t count = std::min(WORDS, words_ - first), units = size_ / PER;
         const auto* vocabulary = reinterpret_cast<const uint32_t*>(vocabulary_ + first * size_);
+        const size_t by_tiles = Dtype::AMX ? count / (2 * EDGE) * (2 * EDGE) : 0;  // the vocabulary ends with the last row
+        if constexpr (Dtype::AMX) score_by_tiles(first, by_tiles, seen);
         for (size_t token = 0; token < tokens_; token += PANEL) {
             with_constant<PANEL / WIDTH>(int((std::min(PANEL, tokens_ - token) + WIDTH - 1) / WIDTH), [&](auto vectors) {
                 constexpr int C = decltype(vectors)::value;
                 const uint32_t* columns = columns_.data() + token * units;
-                for (size_t word = 0; word < count; word += ROWS) {
+                for (size_t word = by_tiles; word < count; word += ROWS) {
                     with_constant<ROWS>(int(std::min(size_t(ROWS), count - word)), [&](auto block) {
                         constexpr int R = decltype(block)::value;
                         __m512 sums[R][C] = {};
                         add_dots<Dtype, R, C>(vocabulary + word * units, units, 1, columns, PANEL, units, sums);
                         for (int c = 0; c < C; ++c) {
                             Floats logits[R];
-                            for (int r = 0; r < R; ++r) {
-                                const size_t number = first + word + r;
-                                Number* place = logits_ + number * stride_ + token + c * WIDTH;
-                                store(place, sums[r][c] + splat(e_.bias ? e_.bias[number] : 0.0f));
-                                logits[r] = load(place) * splat(LOG2E);  // as rounded
-                            }
+                            for (int r = 0; r < R; ++r)
+                                logits[r] = keep_logits(first + word + r, token + c * WIDTH, sums[r][c]);
                             look_at<R>(logits, first + word, seen[token / WIDTH + c]);
                         }
                     });
                 }
             });
         }
+    }
+
+    void score_by_tiles(size_t first, size_t count, Seen* seen) {
+        using Sums = amx::Sums<Dtype, 2, 2>;
+        constexpr size_t SIDE = 2 * EDGE;
+        constexpr int TOGETHER = 8;  // words that are looked at together
+        const size_t units = size_ / PER;
+        const auto* vocabulary = reinterpret_cast<const uint32_t*>(vocabulary_ + first * size_);
+        alignas(64) float sums[2][SIDE][SIDE];
+        size_t turn = 0, word_before = 0, token_before = 0;
+        bool waits = false;
+        const auto finish = [&](size_t from, size_t to) {  // rows of the block before, in eights
+            for (size_t r = from; waits && r < std::min(to, SIDE); r += TOGETHER) {
+                for (size_t c = 0; c < SIDE; c += WIDTH) {
+                    Floats logits[TOGETHER];
+#pragma GCC unroll 8
+                    for (int i = 0; i < TOGETHER; ++i)
+                        logits[i] = keep_logits(first + word_before + r + i, token_before + c, load(sums[1 - turn][r + i] + c));
+                    look_at<TOGETHER>(logits, first + word_before + r, seen[(token_before + c) / WIDTH]);
+                }
+            }
+        };
+        const size_t at_once = round_up((SIDE * EDGE + units - 1) / units, TOGETHER);
+        for (size_t token = 0; token < tokens_; token += SIDE) {
+            const uint32_t* columns = columns_.data() + token / PANEL * PANEL * units + token % PANEL;
+            for (size_t word = 0; word < count; word += SIDE) {
+                size_t done = 0;
+                Sums::clear();
+                Sums::add(vocabulary + word * units, units, columns, PANEL, units, [&] {
+                    finish(done, done + at_once);
+                    done += at_once;
+                });
+                Sums::keep(sums[turn], SIDE);
+                turn = 1 - turn;
+                word_before = word, token_before = token, waits = true;
+            }
+        }
+        finish(0, SIDE);
+    }
+
+    // A word's logits of sixteen tokens: stored, and as rounded by that, in units of ln 2.
+    Floats keep_logits(size_t word, size_t token, Floats sums) {
+        Number* place = logits_ + word * stride_ + token;
+        store(place, sums + splat(e_.bias ? e_.bias[word] : 0.0f));
+        return load(place) * splat(LOG2E);
     }
 
     template <int R>
@@ -169,11 +215,13 @@ class Loss {
         for (size_t token = 0; token < tokens_; ++token)
             if (size_t(e_.targets[token]) - first < count) subtract_target(first, token, zipped);
         add_words(first, count);
-        const Zipped vocabulary = {words, (count + PER - 1) / PER};
+        const Zipped vocabulary = {words, steps(count)};
         zip_rows<Dtype>(vocabulary, 0, count, size_,
                         [&](size_t row, size_t column, __mmask16 lanes) {
                             return load(vocabulary_ + (first + row) * size_ + column, lanes);
                         }, nullptr);
+        const size_t pairs = (count + PER - 1) / PER;  // the steps behind them add nothing
+        std::memset(zipped + pairs * stride_, 0, (vocabulary.steps - pairs) * stride_ * sizeof(uint32_t));
         add_hidden(zipped, vocabulary, hidden_gradient, more);
     }
 
@@ -214,12 +262,44 @@ class Loss {
     void add_words(size_t first, size_t count) {
         const Zipped hidden = zipped_hidden();
         const auto* gradients = reinterpret_cast<const uint32_t*>(logits_ + first * stride_);
+        if constexpr (Dtype::AMX)
+            return products_by_tiles(gradients, stride_ / PER, count, hidden, e_.vocabulary_gradient + first * size_, e_.more);
         products(gradients, stride_ / PER, 1, count, hidden, hidden.steps, e_.vocabulary_gradient + first * size_, e_.more);
     }
 
     // hidden_gradient[token] (+)= Σ_word gradient[word][token] · vocabulary[word]
     void add_hidden(const uint32_t* zipped, const Zipped& vocabulary, float* hidden_gradient, bool more) {
+        if constexpr (Dtype::AMX) {
+            static thread_local std::vector<uint32_t> rows;  // [tokens, pairs of words]
+            rows.resize((stride_ + SPARE) * WORDS / PER);
+            transpose(zipped, stride_, vocabulary.steps, tokens_, rows.data(), WORDS / PER);
+            return products_by_tiles(rows.data(), WORDS / PER, tokens_, vocabulary, hidden_gradient, more);
+        }
         products(zipped, 1, stride_, tokens_, vocabulary, vocabulary.steps, hidden_gradient, more);
+    }
+
+    // to[row] (+)= Σ_step a[row][step] · b[step], for `size_` columns. Rows of a are read up to a whole number of tiles.
+    void products_by_tiles(const uint32_t* a, size_t a_stride, size_t count, const Zipped& b, float* to, bool more) {
+        using Sums = amx::Sums<Dtype, 2, 2>;
+        constexpr size_t SIDE = 2 * EDGE;
+        alignas(64) float last[SIDE][SIDE];  // what is no whole block goes this way
+        for (size_t column = 0; column < size_; column += SIDE) {
+            const uint32_t* columns = b.panel(column / PANEL, 0) + column % PANEL;
+            for (size_t row = 0; row < count; row += SIDE) {
+                float* place = to + row * size_ + column;
+                const bool whole = row + SIDE <= count;
+                if (whole && more) Sums::take(place, size_);
+                else Sums::clear();
+                Sums::add(a + row * a_stride, a_stride, columns, PANEL, b.steps);
+                Sums::keep(whole ? place : last[0], whole ? size_ : SIDE);
+                for (size_t r = 0; !whole && row + r < count; ++r) {
+                    for (size_t c = 0; c < SIDE; c += WIDTH) {
+                        float* sum = place + r * size_ + c;
+                        store(sum, load(last[r] + c) + (more ? load(sum) : splat(0.0f)));
+                    }
+                }
+            }
+        }
     }
 
     // to[row] (+)= Σ_step a[row][step] · b[step], for `size_` columns
@@ -257,8 +337,7 @@ class Loss {
 
 }  // namespace
 
-// Called from Python (native/__init__.py); nothing is checked here. dtype: 0 float32, 1 bfloat16.
+// Called from Python (native/__init__.py); nothing is checked here. dtype: 0 float32, 1 bfloat16, 5 bfloat16 by tiles.
 extern "C" void sensorium_cross_entropy(int64_t dtype, const CrossEntropy* entropy, int64_t threads) {
-    if (dtype == 0) Loss<Float32>(*entropy, int(threads)).run();
-    else Loss<Bfloat16>(*entropy, int(threads)).run();
+    with_trained(dtype, [&](auto d) { Loss<decltype(d)>(*entropy, int(threads)).run(); });
 }

@@ -130,15 +130,14 @@ def _add_chunk_compiled(
     bias = None if bias is None else bias.detach().float().contiguous()
     losses, likeliest = torch.empty(len(h)), torch.empty(len(h), dtype=torch.int64)
     stride = -(-len(h) // native.PANEL) * native.PANEL
-    logits = torch.empty(len(weight), stride, dtype=weight.dtype)
+    logits = torch.empty(len(weight) + native.SPARE, stride, dtype=weight.dtype)
     gradient = None if sums.hidden is None else torch.empty(h.shape)
     struct = native.CrossEntropy(
         *map(native.pointer, (h, vocabulary, bias, target)), *h.shape, len(weight), smoothing, rows.start > 0,
         *map(native.pointer, (losses, likeliest, logits, gradient, sums.weight, sums.bias)),
     )  # fmt: skip
-    native.library().sensorium_cross_entropy(
-        native.TRAINED[weight.dtype], ctypes.byref(struct), torch.get_num_threads()
-    )
+    code = native.on_matrix_unit(native.TRAINED[weight.dtype], weight.shape[1])
+    native.library().sensorium_cross_entropy(code, ctypes.byref(struct), torch.get_num_threads())
     sums.total += losses.sum(dtype=torch.float64).float()
     sums.correct += (likeliest == target).sum()
     if sums.hidden is not None and gradient is not None:

@@ -10,6 +10,7 @@ Shapes: T packed tokens, D hidden size, F MLP size, L layers; N outputs and K in
 from __future__ import annotations
 
 import ctypes
+import math
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,12 @@ def _panels(outputs: int, inputs: int, dtype: torch.dtype) -> Tensor:
     return torch.zeros(-(-outputs // native.PANEL), inputs * dtype.itemsize // 4, native.PANEL, dtype=torch.int32)
 
 
+def _room(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor with memory for ``SPARE`` more rows behind it."""
+    count = math.prod(shape)
+    return torch.empty(count + native.SPARE * shape[-1], dtype=dtype)[:count].view(shape)
+
+
 class _Run(torch.autograd.Function):
     """All blocks as one node of the graph."""
 
@@ -137,12 +144,12 @@ class _Run(torch.autograd.Function):
             "qkv": (layers, tokens, 3 * size), "attended": (layers, tokens, size), "up": (layers, tokens, mlp),
         }  # fmt: skip
         dtypes = {"inverses": torch.float32}
-        ctx.kept = {name: torch.empty(s, dtype=dtypes.get(name, kernel.dtype)) for name, s in shapes.items()}
+        ctx.kept = {name: _room(shape, dtypes.get(name, kernel.dtype)) for name, shape in shapes.items()}
         ctx.kernel, ctx.stack, ctx.dtype = kernel, stack, x.dtype
         ctx.offsets = torch.tensor([0, *np.cumsum(layout.query_lengths)])  # [sequences + 1]
         seed = int(torch.randint(2**62, ())) if stack.training else 0
         ctx.struct = kernel.struct(stack, ctx.kept, seed)
-        ctx.code = native.TRAINED[kernel.dtype]
+        ctx.code = native.on_matrix_unit(native.TRAINED[kernel.dtype], size, mlp)
         kernel.library.sensorium_forward(
             ctx.code, ctypes.byref(ctx.struct), native.pointer(ctx.offsets), len(ctx.offsets) - 1,
             native.pointer(output), torch.get_num_threads(),
@@ -160,7 +167,7 @@ class _Run(torch.autograd.Function):
         weights, vectors = _gradients(kernel, needed[4:], config.num_layers, 9 * config.hidden_size + config.mlp_size)
         tiles, tokens = ctypes.c_int64(), ctypes.c_int64()
         offsets, sequences = native.pointer(ctx.offsets), len(ctx.offsets) - 1
-        kernel.library.sensorium_tiles(offsets, sequences, ctypes.byref(tiles), ctypes.byref(tokens))
+        kernel.library.sensorium_tiles(ctx.code, offsets, sequences, ctypes.byref(tiles), ctypes.byref(tokens))
         columns = sum(  # of all operands of the products over rows
             -(-side // native.PANEL) * native.PANEL
             for parameter in kernel.layers[0].parameters[:8:2]
