@@ -39,7 +39,11 @@ def rounded(weight: Tensor, dtype: Dtype) -> Tensor:
         numbers, scale = round_to_int8(weight)
         return numbers * scale[:, None]
     numbers, scale = round_to_int4(weight)
-    return (numbers * scale[..., None]).flatten(1)[:, : weight.shape[1]]
+    weights = (numbers * scale[..., None]).flatten(1)[:, : weight.shape[1]]
+    if native.on_matrix_unit(native.INT4_WEIGHTS, weight.shape[1]) == native.INT4_WEIGHTS:
+        return weights
+    # The matrix unit takes them as bfloat16: the nearest, and of two equally near the one further from zero.
+    return ((weights.view(torch.int32) + 0x8000) & -0x10000).view(torch.float32)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -14,7 +14,13 @@ from pathlib import Path
 import torch
 
 LIBRARY = Path(__file__).with_name("_stack.so")
-FLOAT32, BFLOAT16, INT8, INT8_WEIGHTS, INT4_WEIGHTS, BFLOAT16_AMX, INT8_AMX = range(7)
+FLOAT32, BFLOAT16, INT8, INT8_WEIGHTS, INT4_WEIGHTS = range(5)
+BFLOAT16_AMX, INT8_AMX, INT8_WEIGHTS_AMX, INT4_WEIGHTS_AMX = range(5, 9)
+MATRIX_UNIT = {
+    BFLOAT16: (BFLOAT16_AMX, 32), INT8: (INT8_AMX, 64), INT8_WEIGHTS: (INT8_WEIGHTS_AMX, 32),
+    INT4_WEIGHTS: (INT4_WEIGHTS_AMX, 32),
+}  # fmt: skip
+"""Of a dtype: its number on the matrix unit, and how many inputs a tile is wide."""
 TRAINED = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
 """The dtypes that training knows."""
 PANEL = 64
@@ -198,9 +204,9 @@ def matrix_unit() -> bool:
 def on_matrix_unit(code: int, *sizes: int) -> int:
     """The number of a dtype's products on the matrix unit, where it can take them; else ``code``, as it is.
 
-    ``sizes`` are how many inputs its linear maps have: whole tiles are 32 bfloat16 or 64 8-bit numbers wide.
+    ``sizes`` are how many inputs its linear maps have: they must be whole tiles.
     """
-    number, width = {BFLOAT16: (BFLOAT16_AMX, 32), INT8: (INT8_AMX, 64)}.get(code, (code, 1))
+    number, width = MATRIX_UNIT.get(code, (code, 1))
     return number if matrix_unit() and not any(size % width for size in sizes) else code
 
 

@@ -50,7 +50,7 @@ struct Int8 {  // rows: unsigned, 128 stands for zero; weights: signed
 
 // The same numbers, multiplied by the matrix unit.
 struct Bfloat16Amx : Bfloat16 {
-    static constexpr bool AMX = true;
+    static constexpr bool AMX = true, NARROW = false;  // narrow: weights have fewer bits, and are widened first
     template <int SUMS, int A, int B>
     static void tile_dot() {
         asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(SUMS), "i"(A), "i"(B));
@@ -58,7 +58,7 @@ struct Bfloat16Amx : Bfloat16 {
 };
 
 struct Int8Amx : Int8 {
-    static constexpr bool AMX = true;
+    static constexpr bool AMX = true, NARROW = false;
     template <int SUMS, int A, int B>
     static void tile_dot() {
         asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(SUMS), "i"(A), "i"(B));
@@ -194,17 +194,27 @@ inline void panels_by_tiles(const Rows& rows, size_t count, const Linear& linear
     const size_t panel_units = Weights<Dtype>::units(size_t(linear.inputs));
     // Lines of the next panel to fetch while a step is added, so that all have come when it begins.
     const size_t blocks = (count + SIDE - 1) / SIDE * 2, lines = (panel_units / EDGE + blocks * steps / EDGE - 1) / (blocks * steps / EDGE);
+    static thread_local Units wide;  // a panel of narrow weights, widened
+    if constexpr (Dtype::NARROW) wide.resize(steps * PANEL);
     size_t row_before = 0, rows_before = 0, column_before = 0, turn = 0;  // the block that waits to be finished
+    const uint32_t* panel_before = nullptr;
     const auto finish_rows = [&](size_t from, size_t to) {
         for (size_t r = from; r < std::min(to, rows_before); ++r) {
-            const uint32_t* place = sums[1 - turn][r];
-            finish(row_before + r, column_before, (typename Dtype::Sums)_mm512_load_si512(place));
-            if (column_before + WIDTH < outputs)
-                finish(row_before + r, column_before + WIDTH, (typename Dtype::Sums)_mm512_load_si512(place + WIDTH));
+            for (size_t c = 0; c < SIDE && column_before + c < outputs; c += WIDTH) {
+                auto found = (typename Dtype::Sums)_mm512_load_si512(sums[1 - turn][r] + c);
+                if constexpr (Dtype::NARROW)
+                    found = Weights<Dtype>::scaled(found, panel_before, size_t(linear.inputs), column_before % PANEL + c);
+                finish(row_before + r, column_before + c, found);
+            }
         }
     };
     for (size_t panel = begin; panel < end; ++panel) {
-        const uint32_t *weights = linear.panels + panel * panel_units, *next = weights + panel_units;
+        const uint32_t *packed = linear.panels + panel * panel_units, *weights = packed, *next = packed + panel_units;
+        if constexpr (Dtype::NARROW) {
+            for (size_t step = 0; step < steps; step += EDGE)
+                Weights<Dtype>::widen(packed, step * Dtype::PER_UNIT, wide.data() + step * PANEL);
+            weights = wide.data();
+        }
         for (size_t row = 0; row < count; row += SIDE) {
             const size_t have = std::min(SIDE, count - row);
             for (size_t r = 0; r < have; ++r) ahead(row + r, panel * PANEL);
@@ -221,11 +231,44 @@ inline void panels_by_tiles(const Rows& rows, size_t count, const Linear& linear
                     Sums::keep(sums[turn], SIDE);
                 });
                 turn = 1 - turn;
-                row_before = row, rows_before = have, column_before = panel * PANEL + column;
+                row_before = row, rows_before = have, column_before = panel * PANEL + column, panel_before = packed;
             }
         }
     }
     finish_rows(0, SIDE);
+}
+
+// The same for a single tile of rows and narrow weights, as in decoding: they are widened a tile at a time, while the one
+// before is multiplied, and not written to memory that no near cache holds.
+template <class Dtype, class Finish>
+inline void narrow_panels(const Rows& rows, size_t count, const Linear& linear, size_t begin, size_t end,
+                          const Finish& finish) {
+    const auto* units = static_cast<const uint32_t*>(rows.units);
+    const size_t inputs = size_t(linear.inputs), outputs = size_t(linear.outputs), steps = inputs / Dtype::PER_UNIT;
+    alignas(64) uint32_t wide[2][EDGE * PANEL];
+    alignas(64) float sums[EDGE][PANEL];
+    for (size_t panel = begin; panel < end; ++panel) {
+        const uint32_t* packed = linear.panels + panel * Weights<Dtype>::units(inputs);
+        amx::zero<0>(), amx::zero<1>(), amx::zero<2>(), amx::zero<3>();
+        Weights<Dtype>::widen(packed, 0, wide[0]);
+        for (size_t step = 0, turn = 0; step < steps; step += EDGE, turn = 1 - turn) {
+            if (step + EDGE < steps) Weights<Dtype>::widen(packed, (step + EDGE) * Dtype::PER_UNIT, wide[1 - turn]);
+            amx::load<4>(units + step, rows.stride);
+            amx::load<5>(wide[turn], PANEL);
+            Dtype::template tile_dot<0, 4, 5>();
+            amx::load<6>(wide[turn] + EDGE, PANEL);
+            Dtype::template tile_dot<1, 4, 6>();
+            amx::load<5>(wide[turn] + 2 * EDGE, PANEL);
+            Dtype::template tile_dot<2, 4, 5>();
+            amx::load<6>(wide[turn] + 3 * EDGE, PANEL);
+            Dtype::template tile_dot<3, 4, 6>();
+        }
+        amx::store<0>(sums[0], PANEL), amx::store<1>(sums[0] + EDGE, PANEL);
+        amx::store<2>(sums[0] + 2 * EDGE, PANEL), amx::store<3>(sums[0] + 3 * EDGE, PANEL);
+        for (size_t r = 0; r < count; ++r)
+            for (size_t c = 0; c < PANEL && panel * PANEL + c < outputs; c += WIDTH)
+                finish(r, panel * PANEL + c, Weights<Dtype>::scaled(load(sums[r] + c), packed, inputs, c));
+    }
 }
 
 // finish(row, column, lanes, sixteen results) for every row and every sixteen columns; the team shares the panels.
@@ -240,7 +283,11 @@ inline void product(const Team& team, const Rows& rows, size_t count, const Line
     };
     size_t begin, end;
     team.share((outputs + PANEL - 1) / PANEL, &begin, &end);
-    if constexpr (Dtype::AMX) return panels_by_tiles<Dtype>(rows, count, linear, begin, end, finish_sums, ahead);
+    if constexpr (Dtype::AMX) {
+        if constexpr (Dtype::NARROW)
+            if (count <= EDGE) return narrow_panels<Dtype>(rows, count, linear, begin, end, finish_sums);
+        return panels_by_tiles<Dtype>(rows, count, linear, begin, end, finish_sums, ahead);
+    }
     for (size_t panel = begin; panel < end; ++panel) {
         const uint32_t* weights = linear.panels + panel * Weights<Dtype>::units(size_t(linear.inputs));
         const size_t first = panel * PANEL, width = std::min(PANEL, outputs - first);

@@ -5,6 +5,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <new>
+#include <vector>
 
 using Floats = __m512;       // 16 float32
 constexpr size_t WIDTH = 16;
@@ -12,6 +14,20 @@ constexpr size_t WIDTH = 16;
 struct bfloat16 {
     uint16_t bits;
 };
+
+// 32-bit units that begin with a line of the cache, so that no vector and no row of a tile lies in two.
+template <class T>
+struct OnLines {
+    using value_type = T;
+    OnLines() = default;
+    template <class Other>
+    OnLines(const OnLines<Other>&) {}
+    T* allocate(size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t(64))); }
+    void deallocate(T* memory, size_t) { ::operator delete(memory, std::align_val_t(64)); }
+    bool operator==(const OnLines&) const { return true; }
+    bool operator!=(const OnLines&) const { return false; }
+};
+using Units = std::vector<uint32_t, OnLines<uint32_t>>;
 
 // The first `count` of sixteen lanes; all of them when there are more.
 inline __mmask16 first_lanes(size_t count) { return count >= WIDTH ? 0xffff : __mmask16((1u << count) - 1); }

@@ -294,6 +294,8 @@ void with_dtype(int64_t number, const F& f) {
         case 4: return f(Int4Weights{});
         case 5: return f(Bfloat16Amx{});
         case 6: return f(Int8Amx{});
+        case 7: return f(Int8WeightsAmx{});
+        case 8: return f(Int4WeightsAmx{});
     }
 }
 

@@ -72,7 +72,7 @@ class Loss {
             team.meet();
             if (e_.hidden_gradient) {
                 float* hidden_gradient = partial_.data() + size_t(team.rank) * tokens_ * size_;
-                std::vector<uint32_t> zipped(WORDS / PER * stride_), words(WORDS / PER * round_up(size_, PANEL));
+                Units zipped(WORDS / PER * stride_), words(WORDS / PER * round_up(size_, PANEL));
                 for (size_t group = begin; group < end; ++group)
                     gradients(group * WORDS, zipped.data(), words.data(), hidden_gradient, group > begin);
                 team.meet();
@@ -270,7 +270,7 @@ class Loss {
     // hidden_gradient[token] (+)= Σ_word gradient[word][token] · vocabulary[word]
     void add_hidden(const uint32_t* zipped, const Zipped& vocabulary, float* hidden_gradient, bool more) {
         if constexpr (Dtype::AMX) {
-            static thread_local std::vector<uint32_t> rows;  // [tokens, pairs of words]
+            static thread_local Units rows;  // [tokens, pairs of words]
             rows.resize((stride_ + SPARE) * WORDS / PER);
             transpose(zipped, stride_, vocabulary.steps, tokens_, rows.data(), WORDS / PER);
             return products_by_tiles(rows.data(), WORDS / PER, tokens_, vocabulary, hidden_gradient, more);
@@ -329,7 +329,7 @@ class Loss {
     const size_t threads_, tokens_, size_, words_, stride_;
     const Number *hidden_, *vocabulary_;
     Number* logits_;
-    std::vector<uint32_t> columns_, rows_;  // hidden, packed for both products
+    Units columns_, rows_;                   // hidden, packed for both products
     std::vector<Seen> seen_;                // [threads, stride / 16]
     std::vector<float> scale_;              // [stride] log₂ Σ 2^logit
     std::vector<float> partial_;            // [threads, tokens, size] the hidden gradient of each thread's words

@@ -1,5 +1,6 @@
 // Weights of 8 and of 4 bits for rows in bfloat16. Decoding does little but read weights, and these are a half and a
-// quarter of the bytes. They are widened in registers, once for all rows of a block; both kinds are exact in bfloat16.
+// quarter of the bytes. They are widened in registers, once for all rows of a block; both kinds are exact in bfloat16. For
+// the matrix unit a panel is widened as a whole.
 #pragma once
 
 #include "stack.h"
@@ -10,6 +11,13 @@ constexpr size_t BYTES_AHEAD = 8192;  // that weights are fetched ahead
 struct Int8Weights : Bfloat16 {};
 struct Int4Weights : Bfloat16 {};
 
+struct Int8WeightsAmx : Bfloat16Amx {
+    static constexpr bool NARROW = true;
+};
+struct Int4WeightsAmx : Bfloat16Amx {
+    static constexpr bool NARROW = true;
+};
+
 template <>
 struct Between<Int8Weights> {
     using Type = Bfloat16;
@@ -17,6 +25,14 @@ struct Between<Int8Weights> {
 template <>
 struct Between<Int4Weights> {
     using Type = Bfloat16;
+};
+template <>
+struct Between<Int8WeightsAmx> {
+    using Type = Bfloat16Amx;
+};
+template <>
+struct Between<Int4WeightsAmx> {
+    using Type = Bfloat16Amx;
 };
 
 inline void fetch_ahead(const void* from) {
@@ -90,6 +106,13 @@ struct Weights<Int4Weights> {
         }
     }
 
+    // -8 to 7 in bfloat16, twice.
+    static __m512i table() {
+        const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+        const Floats numbers = _mm512_cvtepi32_ps(lanes) - splat(8.0f);
+        return (__m512i)_mm512_cvtne2ps_pbh(numbers, numbers);
+    }
+
   private:
     template <int PAIRS, int R, int C>
     [[gnu::always_inline]] static void add_octet(const uint32_t* rows, size_t stride, const uint32_t* octet,
@@ -114,11 +137,67 @@ struct Weights<Int4Weights> {
             }
         }
     }
+};
 
-    // -8 to 7 in bfloat16, twice.
-    static __m512i table() {
-        const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-        const Floats numbers = _mm512_cvtepi32_ps(lanes) - splat(8.0f);
-        return (__m512i)_mm512_cvtne2ps_pbh(numbers, numbers);
+// Sixteen units of two bfloat16, from the even and the odd ones as float32: their upper halves.
+inline __m512i upper_halves(Floats even, Floats odd) {
+    const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(even), 16);
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, low, _mm512_castps_si512(odd));
+}
+
+template <>
+struct Weights<Int8WeightsAmx> : Weights<Int8Weights> {
+    // 32 inputs of a panel as bfloat16 units [16][64]. Whole numbers of 8 bits need no rounding.
+    static void widen(const uint32_t* panel, size_t input, uint32_t* to) {
+        const auto* bytes = reinterpret_cast<const char*>(panel) + input * PANEL;
+        for (size_t i = 0; i < EDGE * PANEL; i += WIDTH) {
+            const auto* place = reinterpret_cast<const __m256i*>(bytes + 2 * i);
+            if (i % (2 * WIDTH) == 0) fetch_ahead(place);
+            const __m512i pairs = _mm512_cvtepi16_epi32(_mm256_loadu_si256(place));
+            const Floats even = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(pairs, 24), 24));
+            _mm512_store_si512(to + i, upper_halves(even, _mm512_cvtepi32_ps(_mm512_srai_epi32(pairs, 8))));
+        }
+    }
+
+    static __m512 scaled(__m512 sums, const uint32_t* panel, size_t inputs, size_t column) {
+        return sums * load(reinterpret_cast<const float*>(panel + inputs / 4 * PANEL) + column);
+    }
+};
+
+template <>
+struct Weights<Int4WeightsAmx> : Weights<Int4Weights> {
+    // The same, a group times its scale: rounded once more, by a twentieth of what rounding to 4 bits has cost.
+    static void widen(const uint32_t* panel, size_t input, uint32_t* to) {
+        const __m512i values = table(), upper = _mm512_set1_epi32(int(0xffff0000));
+        panel += input / GROUP * GROUP_UNITS;
+        const auto* scale = reinterpret_cast<const bfloat16*>(panel + OCTETS * PANEL);
+        fetch_ahead(scale);
+        fetch_ahead(scale + PANEL / 2);
+        for (size_t column = 0; column < PANEL; column += WIDTH) {
+            const Floats factor = load(scale + column);
+#pragma GCC unroll 4
+            for (size_t octet = 0; octet < OCTETS; ++octet) {
+                const uint32_t* place = panel + octet * PANEL + column;
+                const __m512i packed = _mm512_loadu_si512(place);
+                fetch_ahead(place);
+#pragma GCC unroll 4
+                for (int pair = 0; pair < 4; ++pair) {
+                    const __m512i units = _mm512_permutexvar_epi16(_mm512_srli_epi16(packed, 4 * pair), values);
+                    const Floats even = _mm512_castsi512_ps(_mm512_slli_epi32(units, 16)) * factor;
+                    // Without the bits below it, which would make a zero a subnormal number: those are slow.
+                    const Floats odd = _mm512_castsi512_ps(_mm512_and_si512(units, upper)) * factor;
+                    _mm512_store_si512(to + (octet * 4 + size_t(pair)) * PANEL + column,
+                                       upper_halves(nearest(even), nearest(odd)));
+                }
+            }
+        }
+    }
+
+    static __m512 scaled(__m512 sums, const uint32_t*, size_t, size_t) { return sums; }
+
+  private:
+    // Half of the last place of a bfloat16 added, so that its upper half is the nearest one.
+    static Floats nearest(Floats x) {
+        return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000)));
     }
 };
