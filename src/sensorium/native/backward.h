@@ -102,15 +102,20 @@ inline void add_weight_gradient_by_tiles(const Zipped& a, size_t panel, size_t o
     }
 }
 
-// gradient[n][k] = Σ_row a[row][n] · b[row][k] for the outputs n of one panel of a, and all `inputs` k of b.
+// gradient[n][k] = Σ_row a[row][n] · b[row][k] for the outputs n of some panels of a, and all `inputs` k of b. The panels
+// take turns, so that they find the same rows of b in a cache.
 template <class Dtype>
-inline void weight_gradient(const Zipped& a, size_t panel, size_t outputs, const Zipped& b, size_t inputs,
+inline void weight_gradient(const Zipped& a, size_t first, size_t last, size_t outputs, const Zipped& b, size_t inputs,
                             float* gradient) {
+    constexpr auto add = [](auto... arguments) {
+        if constexpr (Dtype::AMX) add_weight_gradient_by_tiles<Dtype>(arguments...);
+        else add_weight_gradient<Dtype>(arguments...);
+    };
     for (size_t step = 0; step < a.steps; step += STEPS) {
         const size_t steps = std::min(STEPS, a.steps - step);
-        if constexpr (Dtype::AMX)
-            add_weight_gradient_by_tiles<Dtype>(a, panel, outputs, b, inputs, step, steps, step > 0, gradient);
-        else add_weight_gradient<Dtype>(a, panel, outputs, b, inputs, step, steps, step > 0, gradient);
+        for (size_t panel = first; panel < last; ++panel)
+            add(a, panel, std::min(PANEL, outputs - panel * PANEL), b, inputs, step, steps, step > 0,
+                gradient + panel * PANEL * inputs);
     }
 }
 

@@ -115,18 +115,27 @@ struct Rows {
     const float* scale;
 };
 
+// Sixteen columns of a product: what makes sums results is loaded once for all rows.
 template <class Dtype>
-inline Floats result(typename Dtype::Sums sums, const Linear& linear, const Rows& rows, size_t row, size_t column,
-                     __mmask16 lanes) {
-    Floats x;
-    if constexpr (Dtype::PER_UNIT == 4) {
-        const __m512i exact = _mm512_sub_epi32(sums, _mm512_maskz_loadu_epi32(lanes, linear.offset + column));
-        x = _mm512_cvtepi32_ps(exact) * (load(linear.scale + column, lanes) * splat(rows.scale[row]));
-    } else {
-        x = sums;
+struct Column {
+    const size_t first;
+    const __mmask16 lanes;
+    Floats bias, scale;
+    __m512i offset;
+
+    Column(const Linear& linear, size_t column)
+        : first(column), lanes(first_lanes(size_t(linear.outputs) - column)),
+          bias(linear.bias ? load(linear.bias + column, lanes) : splat(0.0f)) {
+        if constexpr (Dtype::PER_UNIT != 4) return;
+        scale = load(linear.scale + column, lanes);
+        offset = _mm512_maskz_loadu_epi32(lanes, linear.offset + column);
     }
-    return linear.bias ? x + load(linear.bias + column, lanes) : x;
-}
+
+    Floats result(typename Dtype::Sums sums, const Rows& rows, size_t row) const {
+        if constexpr (Dtype::PER_UNIT != 4) return sums + bias;
+        else return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(sums, offset)), scale * splat(rows.scale[row]), bias);
+    }
+};
 
 // How a dtype's weights lie in a panel, and how rows meet them. weights.h has those that are narrower than their rows.
 template <class Dtype>
@@ -174,7 +183,10 @@ inline void panel_by_rows(const Rows& rows, size_t count, const Linear& linear, 
 #pragma GCC unroll 6
             for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-                for (int c = 0; c < C; ++c) finish(row + r, first + c * WIDTH, sums[r][c]);
+                for (int c = 0; c < C; ++c) {
+                    const Column<Dtype> column(linear, first + c * WIDTH);
+                    finish(row + r, column.first, column.lanes, column.result(sums[r][c], rows, row + r));
+                }
             }
         });
     }
@@ -199,12 +211,16 @@ inline void panels_by_tiles(const Rows& rows, size_t count, const Linear& linear
     size_t row_before = 0, rows_before = 0, column_before = 0, turn = 0;  // the block that waits to be finished
     const uint32_t* panel_before = nullptr;
     const auto finish_rows = [&](size_t from, size_t to) {
-        for (size_t r = from; r < std::min(to, rows_before); ++r) {
-            for (size_t c = 0; c < SIDE && column_before + c < outputs; c += WIDTH) {
-                auto found = (typename Dtype::Sums)_mm512_load_si512(sums[1 - turn][r] + c);
+        to = std::min(to, rows_before);
+        for (size_t c = 0; c < SIDE && column_before + c < outputs; c += WIDTH) {
+            const Finish own = finish;  // a copy, so that its values stay in registers whatever is stored
+            const Column<Dtype> column(linear, column_before + c);
+            const uint32_t* place = sums[1 - turn][from] + c;
+            for (size_t r = from, row = row_before + from; r < to; ++r, ++row, place += SIDE) {
+                auto found = (typename Dtype::Sums)_mm512_load_si512(place);
                 if constexpr (Dtype::NARROW)
                     found = Weights<Dtype>::scaled(found, panel_before, size_t(linear.inputs), column_before % PANEL + c);
-                finish(row_before + r, column_before + c, found);
+                own(row, column.first, column.lanes, column.result(found, rows, row));
             }
         }
     };
@@ -265,9 +281,13 @@ inline void narrow_panels(const Rows& rows, size_t count, const Linear& linear, 
         }
         amx::store<0>(sums[0], PANEL), amx::store<1>(sums[0] + EDGE, PANEL);
         amx::store<2>(sums[0] + 2 * EDGE, PANEL), amx::store<3>(sums[0] + 3 * EDGE, PANEL);
-        for (size_t r = 0; r < count; ++r)
-            for (size_t c = 0; c < PANEL && panel * PANEL + c < outputs; c += WIDTH)
-                finish(r, panel * PANEL + c, Weights<Dtype>::scaled(load(sums[r] + c), packed, inputs, c));
+        for (size_t c = 0; c < PANEL && panel * PANEL + c < outputs; c += WIDTH) {
+            const Column<Dtype> column(linear, panel * PANEL + c);
+            for (size_t r = 0; r < count; ++r) {
+                const Floats found = Weights<Dtype>::scaled(load(sums[r] + c), packed, inputs, c);
+                finish(r, column.first, column.lanes, column.result(found, rows, r));
+            }
+        }
     }
 }
 
@@ -277,22 +297,18 @@ template <class Dtype, class Finish, class Ahead = Nothing>
 inline void product(const Team& team, const Rows& rows, size_t count, const Linear& linear, const Finish& finish,
                     const Ahead& ahead = {}) {
     const size_t outputs = size_t(linear.outputs);
-    const auto finish_sums = [&](size_t row, size_t column, typename Dtype::Sums sums) {
-        const __mmask16 lanes = first_lanes(outputs - column);
-        finish(row, column, lanes, result<Dtype>(sums, linear, rows, row, column, lanes));
-    };
     size_t begin, end;
     team.share((outputs + PANEL - 1) / PANEL, &begin, &end);
     if constexpr (Dtype::AMX) {
         if constexpr (Dtype::NARROW)
-            if (count <= EDGE) return narrow_panels<Dtype>(rows, count, linear, begin, end, finish_sums);
-        return panels_by_tiles<Dtype>(rows, count, linear, begin, end, finish_sums, ahead);
+            if (count <= EDGE) return narrow_panels<Dtype>(rows, count, linear, begin, end, finish);
+        return panels_by_tiles<Dtype>(rows, count, linear, begin, end, finish, ahead);
     }
     for (size_t panel = begin; panel < end; ++panel) {
         const uint32_t* weights = linear.panels + panel * Weights<Dtype>::units(size_t(linear.inputs));
         const size_t first = panel * PANEL, width = std::min(PANEL, outputs - first);
         with_constant<PANEL / WIDTH>(int((width + WIDTH - 1) / WIDTH), [&](auto vectors) {
-            panel_by_rows<Dtype, decltype(vectors)::value>(rows, count, linear, weights, first, finish_sums, ahead);
+            panel_by_rows<Dtype, decltype(vectors)::value>(rows, count, linear, weights, first, finish, ahead);
         });
     }
 }

@@ -97,8 +97,8 @@ template <class F>
 inline void with_activation(const Activation& a, const F& f) {
     switch (a.kind) {
         case Activation::POLYNOMIAL:
-            if (a.count == 8) return f([&](Floats x) { return x * a.gate<8>(x); });
-            return f([&](Floats x) { return x * a.gate<16>(x); });
+            if (a.count == 8) return f([a](Floats x) { return x * a.gate<8>(x); });
+            return f([a](Floats x) { return x * a.gate<16>(x); });
         case Activation::RELU: return f([](Floats x) { return _mm512_max_ps(x, splat(0.0f)); });
         case Activation::SILU: return f([](Floats x) { return x * sigmoid(x); });
         case Activation::TANH: return f([](Floats x) { return splat(2.0f) * sigmoid(x + x) - splat(1.0f); });
@@ -109,7 +109,7 @@ inline void with_activation(const Activation& a, const F& f) {
 template <class F>
 inline void with_slope(const Activation& a, const F& f) {
     switch (a.kind) {
-        case Activation::POLYNOMIAL: return f([&](Floats x) { return a.gate<16>(x); });
+        case Activation::POLYNOMIAL: return f([a](Floats x) { return a.gate<16>(x); });
         case Activation::RELU:
             return f([](Floats x) {
                 return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, splat(0.0f), _CMP_GT_OQ), splat(1.0f));

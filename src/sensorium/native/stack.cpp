@@ -105,8 +105,9 @@ class Tile {
 
     // x = x + rows · weights, then the norm where it stands after.
     void add(const Team& team, const Linear& linear, const Rows& rows, float* x, size_t count, const Norm& n) {
-        product<Dtype>(team, rows, count, linear, [&](size_t row, size_t column, __mmask16 lanes, Floats value) {
-            float* place = x + row * size_ + column;
+        const size_t size = size_;
+        product<Dtype>(team, rows, count, linear, [=](size_t row, size_t column, __mmask16 lanes, Floats value) {
+            float* place = x + row * size + column;
             store(place, load(place, lanes) + value, lanes);
         });
         team.meet();
@@ -116,9 +117,10 @@ class Tile {
     void attention_in(const Team& team, const Layer& layer, size_t row, size_t count) {
         team.meet();
         const Rows rows = normal(team, layer.attention_norm, x_ + row * size_, count, layer.qkv);
-        Number* to = qkv_ + row * 3 * size_;
-        product<Dtype>(team, rows, count, layer.qkv, [&](size_t r, size_t column, __mmask16 lanes, Floats value) {
-            store(to + r * 3 * size_ + column, value, lanes);
+        const size_t stride = 3 * size_;
+        Number* to = qkv_ + row * stride;
+        product<Dtype>(team, rows, count, layer.qkv, [=](size_t r, size_t column, __mmask16 lanes, Floats value) {
+            store(to + r * stride + column, value, lanes);
         });
     }
 
@@ -127,9 +129,11 @@ class Tile {
         const Rows attended = operand(team, attended_ + row * size_, count, layer.output);
         add(team, layer.output, attended, x, count, layer.attention_norm);
         const Rows rows = normal(team, layer.mlp_norm, x, count, layer.up);
+        Number* to = middle_;
+        const size_t stride = mlp_;
         with_activation(s_.activation, [&](auto activate) {
-            product<Dtype>(team, rows, count, layer.up, [&](size_t r, size_t column, __mmask16 lanes, Floats value) {
-                store(middle_ + r * mlp_ + column, activate(value), lanes);
+            product<Dtype>(team, rows, count, layer.up, [=](size_t r, size_t column, __mmask16 lanes, Floats value) {
+                store(to + r * stride + column, activate(value), lanes);
             });
         });
         team.meet();

@@ -26,7 +26,7 @@ void run_forward(const Training& training, const int64_t* offsets, size_t sequen
     }
 }
 
-// The gradients of one layer's weights, a panel of outputs at a time, and of its vectors.
+// The gradients of one layer's weights, some panels of outputs at a time, and of its vectors.
 template <class Dtype>
 void layer_gradients(const Training& training, size_t layer, const Operands& operands, size_t number_of_tiles) {
     const LayerBackward& b = training.backward[layer];
@@ -34,18 +34,21 @@ void layer_gradients(const Training& training, size_t layer, const Operands& ope
     const Linear* const linear[4] = {&l.qkv, &l.output, &l.up, &l.down};
     struct Work {
         int which;
-        size_t panel;
+        size_t first, last;  // panels
     };
+    // A few panels at a time share what they read; with many threads there are not enough for that.
+    const size_t together = omp_get_num_threads() > 4 ? 1 : 4;
     std::vector<Work> work;
-    for (int i = 0; i < 4; ++i)
-        for (size_t panel = 0; b.weights[i] && panel * PANEL < size_t(linear[i]->outputs); ++panel)
-            work.push_back({i, panel});
+    for (int i : {3, 2, 0, 1}) {  // the longest first
+        const size_t panels = (size_t(linear[i]->outputs) + PANEL - 1) / PANEL;
+        for (size_t panel = 0; b.weights[i] && panel < panels; panel += together)
+            work.push_back({i, panel, std::min(panel + together, panels)});
+    }
 #pragma omp for schedule(dynamic) nowait
     for (size_t i = 0; i < work.size(); ++i) {
-        const auto [which, panel] = work[i];
-        const size_t inputs = size_t(linear[which]->inputs), outputs = size_t(linear[which]->outputs);
-        weight_gradient<Dtype>(operands.gradient[which], panel, std::min(PANEL, outputs - panel * PANEL),
-                               operands.input[which], inputs, b.weights[which] + panel * PANEL * inputs);
+        const auto [which, first, last] = work[i];
+        weight_gradient<Dtype>(operands.gradient[which], first, last, size_t(linear[which]->outputs),
+                               operands.input[which], size_t(linear[which]->inputs), b.weights[which]);
     }
     const size_t count = Vectors::count(size_t(training.stack.hidden), size_t(training.stack.mlp));
 #pragma omp for schedule(static)

@@ -99,20 +99,19 @@ class TrainingTile {
             enter(layer, ATTENTION, l.attention_norm, row, count);
             if (layer == 0 && !s_.pre_norm) std::memcpy(input(row), operand_, count * size_ * sizeof(Number));
             Number* to = qkv(layer, row);
-            times(operand_, count, l.qkv, [&](size_t r, size_t column, __mmask16 lanes, Floats value) {
-                store(to + r * 3 * size_ + column, value, lanes);
-            }, fetch_to_write(to, 3 * size_));
+            times(operand_, count, l.qkv, stored(to, 3 * size_), fetch_to_write(to, 3 * size_));
         });
         attention(layer);
         each_block([&](size_t row, size_t count) {
             add(layer, ATTENTION, attended(layer, row), l.output, l.attention_norm, row, count);
             enter(layer, MLP, l.mlp_norm, row, count);
-            Number* to = up(layer, row);
+            Number *to = up(layer, row), *middle = middle_;
             with_activation(s_.activation, [&](auto activate) {
-                times(operand_, count, l.up, [&](size_t r, size_t column, __mmask16 lanes, Floats value) {
-                    store(to + r * mlp_ + column, value, lanes);
-                    store(middle_ + r * mlp_ + column, activate(value), lanes);
-                }, fetch_to_write(to, mlp_));
+                times(operand_, count, l.up,
+                      [=, stride = mlp_](size_t r, size_t column, __mmask16 lanes, Floats value) {
+                          store(to + r * stride + column, value, lanes);
+                          store(middle + r * stride + column, activate(value), lanes);
+                      }, fetch_to_write(to, mlp_));
             });
             add(layer, MLP, middle_, l.down, l.mlp_norm, row, count);
         });
@@ -135,10 +134,7 @@ class TrainingTile {
             leave_backward(layer, ATTENTION, l.attention_norm, sums.attention_weight, sums.attention_bias, row, count);
             zip(operands.gradient[1], at, count, size_, rows_of(operand_, size_), sums.output);
             zip(operands.input[1], at, count, size_, rows_of(attended(layer, row), size_));
-            Number* to = attended_ + row * size_;
-            times(operand_, count, b.output, [&](size_t r, size_t column, __mmask16 lanes, Floats value) {
-                store(to + r * size_ + column, value, lanes);
-            });
+            times(operand_, count, b.output, stored(attended_ + row * size_, size_));
         });
         attention_backward(layer);
         each_block([&](size_t row, size_t count) {
@@ -197,6 +193,12 @@ class TrainingTile {
         };
     }
 
+    // For `product`: results as they are. What it does with them holds copies, which stay in registers.
+    static auto stored(Number* rows, size_t stride) {
+        return [=](size_t row, size_t column, __mmask16 lanes, Floats value) {
+            store(rows + row * stride + column, value, lanes);
+        };
+    }
     // For `product`: 64 numbers of a row that lie in memory, not in a cache.
     static auto fetch(const Number* rows, size_t stride) {
         return [=](size_t row, size_t column) {
@@ -229,10 +231,17 @@ class TrainingTile {
     // x = x + dropout(rows · weights), then the norm where it stands after.
     void add(size_t layer, Place place, const Number* rows, const Linear& linear, const Norm& norm, size_t row,
              size_t count) {
-        times(rows, count, linear, [&](size_t r, size_t column, __mmask16 lanes, Floats value) {
-            float* to = x(row + r) + column;
-            store(to, load(to, lanes) + dropped(layer, place, row + r)(column, value), lanes);
-        });
+        const auto add_to = [to = x(row), stride = size_](size_t r, size_t column, __mmask16 lanes, Floats value) {
+            float* sum = to + r * stride + column;
+            store(sum, load(sum, lanes) + value, lanes);
+        };
+        if (t_.dropout.threshold == 0) {
+            times(rows, count, linear, add_to);
+        } else {
+            times(rows, count, linear, [=, this](size_t r, size_t column, __mmask16 lanes, Floats value) {
+                add_to(r, column, lanes, dropped(layer, place, row + r)(column, value));
+            });
+        }
         if (s_.pre_norm) return;
         for (size_t r = row; r < row + count; ++r)
             layer_norm_kept(x(r), size_, norm.weight, norm.bias, s_.epsilon, normal(layer, place, r),
@@ -298,8 +307,8 @@ class TrainingTile {
                         float* weight_sums, float* bias_sums, size_t row, size_t count) {
         float* to = s_.pre_norm ? branch_ : x(row);
         const bool onto = !s_.pre_norm;
-        times(rows, count, linear, [&](size_t r, size_t column, __mmask16 lanes, Floats value) {
-            float* place = to + r * size_ + column;
+        times(rows, count, linear, [=, stride = size_](size_t r, size_t column, __mmask16 lanes, Floats value) {
+            float* place = to + r * stride + column;
             store(place, onto ? load(place, lanes) + value : value, lanes);
         });
         if (onto) return;
@@ -318,10 +327,11 @@ class TrainingTile {
     void mlp_backward(size_t layer, const LayerBackward& b, const Operands& operands, size_t step, float* sums, size_t row,
                       size_t count) {
         const Number* before = up(layer, row);
+        Number* middle = middle_;
         with_slope(t_.slope, [&](auto slope) {
-            times(operand_, count, b.down, [&](size_t r, size_t column, __mmask16 lanes, Floats value) {
-                const size_t place = r * mlp_ + column;
-                store(middle_ + place, value * slope(load(before + place, lanes)), lanes);
+            times(operand_, count, b.down, [=, stride = mlp_](size_t r, size_t column, __mmask16 lanes, Floats value) {
+                const size_t place = r * stride + column;
+                store(middle + place, value * slope(load(before + place, lanes)), lanes);
             }, fetch(before, mlp_));
         });
         zip(operands.gradient[2], step, count, mlp_, rows_of(middle_, mlp_), sums);
