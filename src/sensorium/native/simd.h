@@ -44,6 +44,12 @@ inline void store(bfloat16* to, Floats x, __mmask16 lanes = 0xffff) {
     _mm256_mask_storeu_epi16(to, lanes, (__m256i)_mm512_cvtneps_pbh(x));  // rounds to nearest even
 }
 
+// A product as it is rounded: not fused with a sum that follows, which the compiler does in one place and not in another.
+inline Floats rounded(Floats x) {
+    asm("" : "+v"(x));
+    return x;
+}
+
 inline float sum(Floats x) { return _mm512_reduce_add_ps(x); }
 inline float maximum(Floats x) { return _mm512_reduce_max_ps(x); }
 

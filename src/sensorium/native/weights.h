@@ -69,7 +69,7 @@ struct Weights<Int8Weights> {
 #pragma GCC unroll 4
         for (int c = 0; c < C; ++c) {
 #pragma GCC unroll 6
-            for (int r = 0; r < R; ++r) sums[r][c] *= load(scale + c * WIDTH);
+            for (int r = 0; r < R; ++r) sums[r][c] = rounded(sums[r][c] * load(scale + c * WIDTH));
         }
     }
 };
@@ -160,7 +160,7 @@ struct Weights<Int8WeightsAmx> : Weights<Int8Weights> {
     }
 
     static __m512 scaled(__m512 sums, const uint32_t* panel, size_t inputs, size_t column) {
-        return sums * load(reinterpret_cast<const float*>(panel + inputs / 4 * PANEL) + column);
+        return rounded(sums * load(reinterpret_cast<const float*>(panel + inputs / 4 * PANEL) + column));
     }
 };
 
