@@ -17,7 +17,6 @@ Appends to ``benchmarks/results/peers.csv``, draws ``docs/assets/peers.svg`` and
 from __future__ import annotations
 
 import argparse
-import datetime
 import multiprocessing
 import re
 import statistics
@@ -26,7 +25,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -36,7 +34,8 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import MINILM, ROOT, append, processor
+import tables
+from _common import MINILM, append
 
 from sensorium import pipeline
 from sensorium.data.corpora import wikipedia
@@ -259,47 +258,7 @@ def main() -> None:
              f"{first / median:.2f}", f"{cosine.mean():.6f}", f"{cosine.min():.6f}"]
         )  # fmt: skip
     append("peers", ["what", "dtype", "tokens_per_second", "spread", "times_first", "cosine", "least_cosine"], rows)
-    draw(rows)
-    tabulate(rows, tokens)
-
-
-def tabulate(rows: list[list[str]], tokens: int) -> None:
-    """The same rows in the documentation, between two marks."""
-    page = ROOT / "docs" / "performance.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition("<!-- peers -->\n")
-    _, mark, after = rest.partition("<!-- end of peers -->")
-    lines = [
-        f"{len(real_texts()):,} texts, {tokens:,} tokens; {processor()}; torch {version('torch')}, "
-        f"transformers {version('transformers')}; {datetime.date.today().isoformat()}.",
-        "",
-        "| who | tokens/s (slowest–fastest turn) | × the first | cosine: mean, least |",
-        "|---|---|---|---|",
-    ]
-    for name, _, speed, spread, times, cosine, least in rows:
-        low, high = (f"{int(value):,}" for value in spread.split("–"))
-        bold = "**" if name.startswith("sensorium") else ""
-        lines.append(f"| {bold}{name}{bold} | {int(speed):,} ({low}–{high}) | {times} | {cosine[:7]}, {least[:7]} |")
-    page.write_text(f"{before}<!-- peers -->\n" + "\n".join(lines) + f"\n{mark}{after}", encoding="utf-8")
-
-
-def draw(rows: list[list[str]]) -> None:
-    """A bar each, by speed, as an SVG that needs nothing."""
-    ordered = sorted(rows, key=lambda row: -float(row[2]))
-    most = float(ordered[0][2])
-    colours = {"fp32": "#7a8b99", "bf16": "#2a7f8f", "int8": "#c0702f"}
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {40 + 26 * len(ordered)}" font-family="sans-serif" '
-        'font-size="13"><title>Sentence embeddings: tokens per second on two cores</title>'
-    ]
-    for i, (name, dtype, speed, *_) in enumerate(ordered):
-        y, width = 30 + 26 * i, 430 * float(speed) / most
-        weight = ' font-weight="bold"' if name.startswith("sensorium") else ""
-        lines.append(
-            f'<text x="238" y="{y + 14}" text-anchor="end" fill="#76838c"{weight}>{name}</text>'
-            f'<rect x="246" y="{y}" width="{width:.0f}" height="19" rx="3" fill="{colours[dtype]}"/>'
-            f'<text x="{252 + width:.0f}" y="{y + 14}" fill="#76838c">{int(speed):,}</text>'
-        )
-    (ROOT / "docs" / "assets" / "peers.svg").write_text("\n".join([*lines, "</svg>\n"]), encoding="utf-8")
+    tables.main()
 
 
 if __name__ == "__main__":

@@ -167,11 +167,14 @@ class Tokenizer:
             second = None if pair is None else _text(pair)
             return Encoding.read(_guard(lambda: self.backend.encode(_text(text), second)))
 
-    def encode_batch(self, texts: Sequence[str | tuple[str, str]], *, max_length: int | None = None) -> list[Encoding]:
-        """``encode`` for many, on all cores."""
+    def encode_batch(
+        self, texts: Sequence[str | tuple[str, str]], *, max_length: int | None = None, offsets: bool = True
+    ) -> list[Encoding]:
+        """``encode`` for many, on all cores. Without ``offsets``, which are zeros then, it is a fifth faster."""
+        encode = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
         inputs = [_text(text) if isinstance(text, str) else (_text(text[0]), _text(text[1])) for text in texts]
         with self._truncation(max_length, 0, "longest_first"):
-            return [Encoding.read(encoded) for encoded in _guard(lambda: self.backend.encode_batch(inputs))]
+            return [Encoding.read(encoded) for encoded in _guard(lambda: encode(inputs))]
 
     def encode_plain(self, text: str) -> list[int]:
         """Token ids without special tokens."""

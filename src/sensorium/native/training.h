@@ -2,7 +2,7 @@
 // can't cheaply work out again.
 #pragma once
 
-#include "backward.h"
+#include "attention_backward.h"
 #include "dropout.h"
 #include "stack.h"
 

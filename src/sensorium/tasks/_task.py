@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -30,6 +30,9 @@ class UntrainedHeadWarning(UserWarning):
 
 class Task:
     """A checkpoint at work. Its subclasses say how an input becomes windows, and windows an answer."""
+
+    needs_offsets: ClassVar[bool] = False
+    """Whether answers say where in a text they stand."""
 
     def __init__(self, checkpoint: Checkpoint, batch_tokens: int) -> None:
         """Raises ``CheckpointError`` when there is no tokenizer."""
@@ -77,7 +80,8 @@ class Task:
             return
         for start in range(0, len(inputs), TOGETHER):
             texts = [one for one in inputs[start : start + TOGETHER] if isinstance(one, str) and len(one) <= SECTION]
-            self._tokenised = dict(zip(texts, self.tokenizer.encode_batch(texts), strict=True))
+            encodings = self.tokenizer.encode_batch(texts, offsets=self.needs_offsets)
+            self._tokenised = dict(zip(texts, encodings, strict=True))
             yield from enumerate(inputs[start : start + TOGETHER], start + 1)
         self._tokenised = {}
 

@@ -23,6 +23,8 @@ class FillMask(Task):
     it, and ``sequence`` is then that window's text.
     """
 
+    needs_offsets = True
+
     def __call__(self, inputs: Any, *, targets: str | Sequence[str] | None = None, top_k: int = 5) -> Any:
         """``[{"score", "token", "token_str", "sequence"}, …]`` for a text with one mask, a list of those with several.
 

@@ -31,6 +31,8 @@ class QuestionAnswering(Task):
     their product, and the scores of equal answers, wherever they stand, add up, as in transformers 4.57.
     """
 
+    needs_offsets = True
+
     def __call__(
         self,
         inputs: Any = None,

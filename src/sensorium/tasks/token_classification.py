@@ -25,6 +25,8 @@ class TokenClassification(Task):
     share, the first half is judged in the earlier window and the rest in the later one, before anything is aggregated.
     """
 
+    needs_offsets = True
+
     def __call__(
         self, inputs: Any, *, aggregation_strategy: str = "none", ignore_labels: Sequence[str] = ("O",)
     ) -> Any:
