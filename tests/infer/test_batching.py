@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sensorium.errors import UsageError
 from sensorium.infer import batching
-from sensorium.infer.batching import AHEAD, run_stream, run_windows
+from sensorium.infer.batching import run_stream, run_windows
 from sensorium.packed import Packed
 from sensorium.text import Encoding
 
@@ -67,7 +67,7 @@ def test_an_endless_stream_is_read_a_few_batches_ahead(overlap: bool, monkeypatc
     for _, _, number in stream:
         given_out += 1
         assert number == given_out
-        assert read - given_out <= AHEAD * 10 * (2 if overlap else 1)
+        assert read - given_out <= 10 * (2 if overlap else 1)
         if given_out == 1000:
             break
 

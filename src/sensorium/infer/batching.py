@@ -20,9 +20,6 @@ Result = TypeVar("Result")
 Run = Callable[[Packed, Sequence[Encoding]], Sequence[Result]]
 """A batch and the windows in it → one result a window."""
 BATCH_TOKENS = 8192
-AHEAD = 4
-"""How many batches' worth of inputs are read at most before computing. Packed batches hold no padding, so more would
-sort them better for nothing, and memory would grow until so many were read."""
 OVERLAP_CORES = 4
 """Tokenising beside computing takes a core from it: on two cores that was 5 % slower than one after the other."""
 
@@ -38,17 +35,17 @@ def run_stream(
 ) -> Iterator[tuple[Key, Encoding, Result]]:
     """Each window with its key → the same with its result, in the same order.
 
-    Reads one batch of windows, then two, four, … up to ``AHEAD`` at a time, so that the first answers come soon; within
-    what was read, windows of similar length share batches. On ``OVERLAP_CORES`` or more, a batch is computed in another
-    thread while the next one is read, and so tokenised, in this one. When reading fails, what was read before is
-    answered first.
+    Reads the windows of one batch at a time: packed batches hold no padding, so that reading further, to sort by length,
+    would buy nothing, and memory would grow until so much was read. On ``OVERLAP_CORES`` or more, a batch is computed
+    in another thread while the next one is read, and so tokenised, in this one. When reading fails, what was read
+    before is answered first.
     """
     overlap = usable_cores() >= OVERLAP_CORES
     read = iter(windows)
     waiting: list[tuple[Key, Encoding]] = []
     computing: Future[list[tuple[Key, Encoding, Result]]] | None = None
     failure: Exception | None = None
-    total, batches = 0, 1
+    total = 0
     with ThreadPoolExecutor(1, "sensorium") as other:  # its thread starts with the first batch that is not the last
         while True:
             try:
@@ -60,15 +57,15 @@ def run_stream(
                 break
             waiting.append(window)
             total += len(window[1])
-            if computing is not None and (computing.done() or total >= batches * batch_tokens):
+            if computing is not None and (computing.done() or total >= batch_tokens):
                 yield from computing.result()
                 computing = None
-            if total >= batches * batch_tokens:
+            if total >= batch_tokens:
                 if overlap:
                     computing = other.submit(_answered, waiting, run, batch_tokens)
                 else:
                     yield from _answered(waiting, run, batch_tokens)
-                waiting, total, batches = [], 0, min(2 * batches, AHEAD)
+                waiting, total = [], 0
         if computing is not None:
             yield from computing.result()
         if waiting:
@@ -100,16 +97,15 @@ Item = TypeVar("Item")
 
 
 def _ahead(items: Iterable[Item], size: Callable[[Item], int], batch_tokens: int) -> Iterator[list[Item]]:
-    """Runs of items that reach one batch together, then two, four, … ``AHEAD``."""
+    """Runs of items that reach one batch together."""
     waiting: list[Item] = []
-    total, batches = 0, 1
+    total = 0
     for item in items:
         waiting.append(item)
         total += size(item)
-        if total >= batches * batch_tokens:
+        if total >= batch_tokens:
             yield waiting
             waiting, total = [], 0
-            batches = min(2 * batches, AHEAD)
     if waiting:
         yield waiting
 
