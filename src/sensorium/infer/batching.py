@@ -35,7 +35,7 @@ def run_stream(
 ) -> Iterator[tuple[Key, Encoding, Result]]:
     """Each window with its key → the same with its result, in the same order.
 
-    Reads the windows of one batch at a time: packed batches hold no padding, so that reading further, to sort by length,
+    Reads the windows of one batch at a time: packed batches hold no padding, so reading further, to sort by length,
     would buy nothing, and memory would grow until so much was read. On ``OVERLAP_CORES`` or more, a batch is computed
     in another thread while the next one is read, and so tokenised, in this one. When reading fails, what was read
     before is answered first.
