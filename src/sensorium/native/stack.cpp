@@ -38,7 +38,7 @@ class Tile {
   public:
     Tile(const Stack& stack, const Batch& batch, size_t first, size_t last, Memory& memory)
         : s_(stack), batch_(batch), first_(first), last_(last), size_(size_t(stack.hidden)), mlp_(size_t(stack.mlp)),
-          rows_(size_t(batch.offsets[last] - batch.offsets[first])),
+          rows_(size_t(batch.offsets[last] - batch.offsets[first])), step_(block_rows<Dtype>(rows_)),
           x_(batch.x + size_t(batch.offsets[first]) * size_) {
         const size_t in_block = mlp_ * sizeof(Number) + (size_ + mlp_) * 4 + 8;
         memory.reset((rows_ + SPARE) * 4 * size_ * sizeof(Number) + (BLOCK<Dtype> + SPARE) * in_block + 4096);
@@ -52,17 +52,17 @@ class Tile {
     // Every thread of the team calls this; `own` is the thread's own memory.
     void run(const Team& team, Memory& own) {
         for (int64_t layer = 0; layer < s_.layers; ++layer) {
-            for (size_t row = 0; row < rows_; row += BLOCK<Dtype>) attention_in(team, s_.layer[layer], row, block(row));
+            for (size_t row = 0; row < rows_; row += step_) attention_in(team, s_.layer[layer], row, block(row));
             team.meet();
             attention(team, size_t(layer), own);
             team.meet();
-            for (size_t row = 0; row < rows_; row += BLOCK<Dtype>) rest(team, s_.layer[layer], row, block(row));
+            for (size_t row = 0; row < rows_; row += step_) rest(team, s_.layer[layer], row, block(row));
         }
         if (s_.final_norm.weight) each_row(team, rows_, [&](size_t row) { norm(s_.final_norm, x_ + row * size_); });
     }
 
   private:
-    size_t block(size_t row) const { return std::min(BLOCK<Dtype>, rows_ - row); }
+    size_t block(size_t row) const { return std::min(step_, rows_ - row); }
     void norm(const Norm& n, float* row) const { layer_norm(row, size_, n.weight, n.bias, s_.epsilon); }
 
     template <class F>
@@ -189,7 +189,7 @@ class Tile {
 
     const Stack& s_;
     const Batch& batch_;
-    const size_t first_, last_, size_, mlp_, rows_;
+    const size_t first_, last_, size_, mlp_, rows_, step_;  // step: rows of a block
     float* x_;
     Number *qkv_, *attended_, *middle_;
     typename Dtype::Number* operand_;
@@ -207,7 +207,7 @@ bool alone(const int64_t* offsets, const std::vector<std::pair<size_t, size_t>>&
 
 template <class Dtype>
 void run_stack(const Stack& stack, const Batch& batch, size_t sequences, int threads) {
-    const auto cut = even_tiles(batch.offsets, sequences, TILE<Dtype>, threads);
+    const auto cut = even_tiles(batch.offsets, sequences, int64_t(BLOCK<Dtype>), threads);
     if (threads == 1 || alone(batch.offsets, cut, threads)) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
         for (size_t i = 0; i < cut.size(); ++i) {

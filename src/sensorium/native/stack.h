@@ -8,12 +8,17 @@
 
 #include "attention.h"
 
-// Rows that go through one product after the other, and tokens that a thread takes at most, unless one sequence has more.
+// Rows that go through one product after the other at most; a thread takes as many tokens, or one sequence that has more.
 // The matrix unit is so fast that weights must be used for more rows before the next ones come.
 template <class Dtype>
-constexpr size_t BLOCK = Dtype::AMX ? 24 * EDGE : 24 * ROWS;
+constexpr size_t BLOCK = Dtype::AMX ? 30 * EDGE : 24 * ROWS;
+
+// Rows of each block of so many: the blocks are even, since a small one would read all weights for little.
 template <class Dtype>
-constexpr int64_t TILE = BLOCK<Dtype> + BLOCK<Dtype> / 4;
+inline size_t block_rows(size_t rows) {
+    const size_t count = (rows + BLOCK<Dtype> - 1) / BLOCK<Dtype>;
+    return round_up((rows + count - 1) / count, Dtype::AMX ? 2 * EDGE : size_t(ROWS));
+}
 
 struct Norm {
     const float* weight;

@@ -11,7 +11,7 @@ namespace {
 // not the number of threads, because sums over tiles must not depend on that.
 template <class Dtype>
 std::vector<std::pair<size_t, size_t>> training_tiles(const int64_t* offsets, size_t sequences) {
-    return tiles(offsets, sequences, std::clamp(offsets[sequences] / 16, TILE<Dtype> / 4, TILE<Dtype>));
+    return tiles(offsets, sequences, std::clamp(offsets[sequences] / 16, int64_t(BLOCK<Dtype>) / 4, int64_t(BLOCK<Dtype>)));
 }
 
 template <class Dtype>

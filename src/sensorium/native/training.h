@@ -171,7 +171,8 @@ class TrainingTile {
 
     template <class F>
     void each_block(const F& f) const {
-        for (size_t row = 0; row < rows_; row += BLOCK<Dtype>) f(row, std::min(BLOCK<Dtype>, rows_ - row));
+        const size_t step = block_rows<Dtype>(rows_);
+        for (size_t row = 0; row < rows_; row += step) f(row, std::min(step, rows_ - row));
     }
     template <class F, class Ahead = Nothing>
     void times(const Number* rows, size_t count, const Linear& linear, const F& finish, const Ahead& ahead = {}) const {
