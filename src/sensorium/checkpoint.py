@@ -132,7 +132,7 @@ def published_form(model: Model, family: str) -> tuple[dict[str, Any], dict[str,
     }
     headless = not table.architectures[architecture] and not heads
     parameters = dict(model.named_parameters())
-    weights = _table.save(table, parameters, model.config.stack.num_layers, headless=headless)
+    weights = _table.save(table, parameters, model.config.stack, headless=headless)
     return config, weights
 
 

@@ -15,15 +15,27 @@ from sensorium.config import EncoderConfig, ModelConfig, StackConfig
 
 def stack_parameters(config: StackConfig) -> int:
     """Weights and biases of the blocks and the final norm."""
-    d, f = config.hidden_size, config.mlp_size
-    block = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
-    return config.num_layers * block + (2 * d if config.final_norm else 0)
+    d = config.hidden_size
+    norm = d if config.norm == "rms" else 2 * d
+    heads, maps = config.qkv_sizes, 3 if config.mlp == "gated" else 2
+    biases = {"qkv": sum(heads), "output": d, "mlp": (maps - 1) * config.mlp_size + d}
+    block = block_weights(config) + sum(biases[name] for name in config.biases) + 2 * norm
+    block += 2 * config.head_size if config.qk_norm else 0
+    return config.num_layers * block + (norm if config.final_norm else 0)
+
+
+def block_weights(config: StackConfig) -> int:
+    """Weights of one block's linear maps, without biases: a token is multiplied with each once."""
+    d = config.hidden_size
+    maps = 3 if config.mlp == "gated" else 2
+    return d * sum(config.qkv_sizes) + config.qkv_sizes[0] * d + maps * d * config.mlp_size
 
 
 def parameters(config: ModelConfig) -> int:
     """All parameters of a model, a tied matrix once."""
     d, stem = config.stack.hidden_size, config.stem
-    count = stack_parameters(config.stack) + d * (stem.vocabulary_size + stem.positions.size + stem.num_segments)
+    table = 0 if stem.positions is None else stem.positions.size
+    count = stack_parameters(config.stack) + d * (stem.vocabulary_size + table + stem.num_segments)
     count += 0 if stem.norm_eps is None else 2 * d
     if not isinstance(config, EncoderConfig):
         head = config.language_model
@@ -46,9 +58,9 @@ def forward_flops(config: ModelConfig, lengths: Iterable[int], *, vocabulary_row
     """
     stack = config.stack
     d = stack.hidden_size
-    per_token = 2 * (4 * d * d + 2 * d * stack.mlp_size) * stack.num_layers
+    per_token = 2 * block_weights(stack) * stack.num_layers
     sizes = list(lengths)
-    attention = sum(4 * d * length * length for length in sizes) * stack.num_layers
+    attention = sum(4 * stack.qkv_sizes[0] * length * length for length in sizes) * stack.num_layers
     if stack.mask == "causal":
         attention //= 2
     return per_token * sum(sizes) + attention + 2 * vocabulary_rows * d * config.stem.vocabulary_size

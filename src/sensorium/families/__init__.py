@@ -14,6 +14,10 @@ FAMILIES = {
     "xlm-roberta": "xlm_roberta",
     "distilbert": "distilbert",
     "gpt2": "gpt2",
+    "llama": "llama",
+    "mistral": "mistral",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
 }
 """``model_type`` in ``config.json`` → module in this folder."""
 

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sensorium.config import ModelConfig
+from sensorium.config import ModelConfig, StackConfig
 from sensorium.errors import CheckpointError
 
 Op = Literal["same", "transpose", "join"]
-"""What stands between the two sides. ``join``: several published tensors are ours end to end (q, k, v)."""
+"""What stands between the two sides. ``join``: the published queries, keys and values are ours end to end."""
 
 
 @dataclass(frozen=True)
@@ -246,12 +246,12 @@ def load(
     return ours
 
 
-def save(family: Family, parameters: Mapping[str, Tensor], num_layers: int, *, headless: bool) -> dict[str, Tensor]:
+def save(family: Family, parameters: Mapping[str, Tensor], stack: StackConfig, *, headless: bool) -> dict[str, Tensor]:
     """Our parameters → published tensors: ``load`` walked backwards."""
-    base = "" if headless else family.base
+    base, num_layers = "" if headless else family.base, stack.num_layers
     theirs: dict[str, Tensor] = {}
     for rule, names in _expand(family, base, num_layers, wanted=parameters):
-        theirs.update(zip(names, _save_op(rule.op, parameters[rule.ours], len(names)), strict=True))
+        theirs.update(zip(names, _save_op(rule.op, parameters[rule.ours], stack), strict=True))
         if rule.also is not None:
             theirs[rule.also] = parameters[rule.ours].clone()  # safetensors refuses two names for one memory
     unmapped = set(parameters) - {rule.ours for rule, _ in _expand(family, base, num_layers, wanted=parameters)}
@@ -303,9 +303,9 @@ def _load_op(op: Op, tensors: list[Tensor], *, where: str) -> Tensor:
     return tensors[0]
 
 
-def _save_op(op: Op, tensor: Tensor, count: int) -> list[Tensor]:
+def _save_op(op: Op, tensor: Tensor, stack: StackConfig) -> list[Tensor]:
     if op == "join":
-        return [part.clone() for part in tensor.chunk(count)]
+        return [part.clone() for part in tensor.split(stack.qkv_sizes)]
     return [tensor.t().contiguous()] if op == "transpose" else [tensor]
 
 

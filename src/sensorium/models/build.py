@@ -46,7 +46,7 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
         if isinstance(block, Block) and model.config.stack.norm_place == "pre"
         for part in (block.attention.output, block.mlp.down)
     }
-    norms = {id(part.weight) for part in model.modules() if isinstance(part, nn.LayerNorm)}
+    norms = {id(part.weight) for part in model.modules() if isinstance(part, nn.LayerNorm | nn.RMSNorm)}
     for name, parameter in model.named_parameters():
         if only is not None and name not in only:
             continue

@@ -17,14 +17,16 @@ class TokenStem(nn.Module):
         super().__init__()
         self.config = config
         self.tokens = nn.Embedding(config.vocabulary_size, config.hidden_size)
-        self.positions = nn.Embedding(config.positions.size, config.hidden_size)
+        self.positions = None if config.positions is None else nn.Embedding(config.positions.size, config.hidden_size)
         self.segments = nn.Embedding(config.num_segments, config.hidden_size) if config.num_segments else None
         self.norm = nn.Identity() if config.norm_eps is None else nn.LayerNorm(config.hidden_size, config.norm_eps)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, batch: Packed) -> Tensor:
         """[T, D]. Raises ``UsageError`` for a sequence longer than the position table."""
-        x = self.tokens(batch.values) + self.positions(self.position_rows(batch))  # [T, D]
+        x = self.tokens(batch.values)  # [T, D]
+        if self.positions is not None:
+            x = x + self.positions(self.position_rows(batch))
         if self.segments is not None:
             # Without segment ids every token belongs to segment 0: add its row once, look up nothing.
             x = x + (self.segments.weight[0] if batch.segment_ids is None else self.segments(batch.segment_ids))
@@ -34,6 +36,7 @@ class TokenStem(nn.Module):
     def position_rows(self, batch: Packed) -> Tensor:
         """[T] row of the position table for each token. Raises ``UsageError`` when a sequence is longer than it."""
         table = self.config.positions
+        assert table is not None
         last = int(batch.positions.max())
         if last >= table.max_length:
             raise UsageError(f"a sequence has {last + 1:,} tokens; this model reads at most {table.max_length:,}")
