@@ -11,12 +11,14 @@ from sensorium import cost
 from sensorium.config import (
     DecoderConfig,
     EncoderConfig,
+    EncoderDecoderConfig,
     LanguageModelHeadConfig,
     LearnedPositions,
     MaskedTokenHeadConfig,
     NextSentenceHeadConfig,
     RotaryPositions,
     SequenceHeadConfig,
+    SinusoidalPositions,
     SpanHeadConfig,
     StackConfig,
     TokenHeadConfig,
@@ -47,6 +49,10 @@ CONFIGS = [
             num_kv_heads=2, own_head_size=6, qk_norm=True, rotary=RotaryPositions(32), attention_scale=1.0,
         ),
         LanguageModelHeadConfig(),
+    ),
+    EncoderDecoderConfig(
+        STEM, STACK, TokenStemConfig(50, 16, SinusoidalPositions(40)),
+        StackConfig(16, 2, 2, 20, mask="causal", memory_size=16), 0, LanguageModelHeadConfig(bias=True),
     ),
 ]  # fmt: skip
 

@@ -54,6 +54,19 @@ class LearnedPositions(_Checked):
 
 
 @dataclass(frozen=True)
+class SinusoidalPositions(_Checked):
+    """Sines in the first half of the channels, cosines in the second (Vaswani et al., 2017, §3.5); none are learned."""
+
+    size: int
+    """Places that the model was made for."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens in the longest sequence."""
+        return self.size
+
+
+@dataclass(frozen=True)
 class LinearScaling(_Checked):
     """Positions divided by a factor (Chen et al., 2023)."""
 
@@ -86,7 +99,7 @@ class TokenStemConfig(_Checked):
 
     vocabulary_size: int
     hidden_size: int
-    positions: LearnedPositions | None
+    positions: LearnedPositions | SinusoidalPositions | None
     """``None``: the stack places tokens (rotary)."""
     num_segments: int = 0
     """Rows of the segment (token type) table; 0: there is none."""
@@ -94,6 +107,8 @@ class TokenStemConfig(_Checked):
     """Epsilon of the LayerNorm after the sum; ``None``: no norm."""
     dropout: float = 0.0
     pad_token_id: int | None = None
+    scaled: bool = False
+    """Token vectors times √hidden_size, before positions are added."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +146,9 @@ class StackConfig(_Checked):
     rotary: RotaryPositions | None = None
     window: int | None = None
     """A causal query sees this many keys at most, its own among them; ``None``: all before it."""
+
+    memory_size: int | None = None
+    """Width of the vectors of another stack that this one attends to as well; ``None``: there are none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -178,6 +196,7 @@ class StackConfig(_Checked):
             "norms of queries and keys": self.qk_norm,
             "rotary positions": self.rotary is not None,
             "a window": self.window is not None,
+            "attention to another stack": self.memory_size is not None,
         }
         return tuple(name for name, there in parts.items() if there)
 
@@ -240,6 +259,7 @@ class LanguageModelHeadConfig(_Checked):
     """Vector → vocabulary: the next token."""
 
     tied: bool = True
+    bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -291,9 +311,57 @@ class DecoderConfig(_Checked):
         return () if self.language_model is None else ("language_model",)
 
 
+@dataclass(frozen=True)
+class EncoderDecoderConfig(_Checked):
+    """A model that reads one text and writes another: a causal stack that attends to an encoder's vectors."""
+
+    encoder_stem: TokenStemConfig
+    encoder_stack: StackConfig
+    decoder_stem: TokenStemConfig
+    decoder_stack: StackConfig
+    start_token_id: int
+    """What the decoder begins with."""
+    language_model: LanguageModelHeadConfig | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decoder_stack.memory_size != self.encoder_stack.hidden_size:
+            raise UsageError(
+                f"the decoder attends to vectors of {self.decoder_stack.memory_size}, the encoder gives "
+                f"{self.encoder_stack.hidden_size}"
+            )
+
+    @property
+    def stem(self) -> TokenStemConfig:
+        """What reads: both stems share their tokens."""
+        return self.encoder_stem
+
+    @property
+    def stack(self) -> StackConfig:
+        """What writes."""
+        return self.decoder_stack
+
+    @property
+    def max_length(self) -> int:
+        """Tokens in the longest text this model can read."""
+        return _max_length(self.encoder_stem, self.encoder_stack)
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads this model has."""
+        return () if self.language_model is None else ("language_model",)
+
+
+def num_layers(config: ModelConfig) -> dict[str, int]:
+    """How many blocks the stacks of a model have, by the prefix of their parameters."""
+    if isinstance(config, EncoderDecoderConfig):
+        return {"encoder.": config.encoder_stack.num_layers, "decoder.": config.decoder_stack.num_layers}
+    return {"": config.stack.num_layers}
+
+
 def learned_positions(stem: TokenStemConfig) -> LearnedPositions:
     """The position table of a family that has one. Raises ``UsageError`` where there is none."""
-    if stem.positions is None:
+    if not isinstance(stem.positions, LearnedPositions):
         raise UsageError("this model has no table of positions; it can't be saved as a family that needs one")
     return stem.positions
 
@@ -306,4 +374,4 @@ def _max_length(stem: TokenStemConfig, stack: StackConfig) -> int:
 
 
 ENCODER_HEADS = ("masked_token", "next_sentence", "sequence", "token", "span")
-ModelConfig = EncoderConfig | DecoderConfig
+ModelConfig = EncoderConfig | DecoderConfig | EncoderDecoderConfig

@@ -18,6 +18,8 @@ FAMILIES = {
     "mistral": "mistral",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
+    "bart": "bart",
+    "marian": "marian",
 }
 """``model_type`` in ``config.json`` → module in this folder."""
 

@@ -7,19 +7,23 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
-from sensorium.config import EncoderConfig, ModelConfig
+from sensorium.config import DecoderConfig, EncoderConfig, ModelConfig
 from sensorium.models.decoder import DecoderLM
 from sensorium.models.encoder import EncoderLM
+from sensorium.models.encoder_decoder import EncoderDecoder
 from sensorium.nn.block import Block
 
-Model = EncoderLM | DecoderLM
+OneStack = EncoderLM | DecoderLM
+Model = OneStack | EncoderDecoder
 INITIAL_STD = 0.02
 """Standard deviation of new weights, in BERT and in GPT-2."""
 
 
 def build(config: ModelConfig) -> Model:
     """A model with the weights torch gives it; call ``initialise``, or load a checkpoint's."""
-    return EncoderLM(config) if isinstance(config, EncoderConfig) else DecoderLM(config)
+    if isinstance(config, EncoderConfig):
+        return EncoderLM(config)
+    return DecoderLM(config) if isinstance(config, DecoderConfig) else EncoderDecoder(config)
 
 
 def new_model(config: ModelConfig, *, seed: int) -> Model:

@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sensorium.config import StackConfig
+from sensorium.errors import UsageError
 from sensorium.nn.attention import AttentionKernel, grouped_attention
 from sensorium.nn.dropout import Dropout
+from sensorium.nn.memory import Memory
 from sensorium.nn.positions import Rotation, rotate
 from sensorium.packed import Layout
 
@@ -48,6 +50,7 @@ class Context:
     layout: Layout
     cache: Cache | None = None
     rotation: Rotation | None = None
+    memory: Memory | None = None
 
 
 class Attention(nn.Module):
@@ -87,6 +90,38 @@ class Attention(nn.Module):
         )  # [T, H, Dh]
         output: Tensor = self.output(attended.flatten(1))
         return output
+
+
+class MemoryAttention(nn.Module):
+    """Multi-head attention of packed tokens to what another stack made of a source."""
+
+    def __init__(self, config: StackConfig, memory_size: int, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.num_heads, self.head_size = config.num_heads, config.head_size
+        width = self.num_heads * self.head_size
+        self.scale, self.dropout = config.scale, config.attention_dropout
+        self.kernel: AttentionKernel = grouped_attention
+        self.query = nn.Linear(config.hidden_size, width, bias="qkv" in config.biases)
+        self.key_value = nn.Linear(memory_size, 2 * width, bias="qkv" in config.biases)
+        self.output = nn.Linear(width, config.hidden_size, bias="output" in config.biases)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """[T, D] → [T, D]. Raises ``UsageError`` where there is nothing to attend to."""
+        if context.memory is None:
+            raise UsageError("this decoder attends to an encoder's vectors, and none were given")
+        q = self.query(x).unflatten(-1, (self.num_heads, -1))  # [T, H, Dh]
+        k, v = context.memory.keys_and_values(self.layer, self.keys_and_values)  # [S, H, Dh]
+        layout = context.memory.layout(context.layout.query_lengths)
+        dropout = self.dropout if self.training else 0.0
+        attended = self.kernel(q, k, v, layout, causal=False, scale=self.scale, dropout=dropout)  # [T, H, Dh]
+        output: Tensor = self.output(attended.flatten(1))
+        return output
+
+    def keys_and_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """[S, D] → [S, H, Dh] twice."""
+        keys, values = self.key_value(states).unflatten(-1, (2, self.num_heads, -1)).unbind(1)
+        return keys, values
 
 
 class MLP(nn.Module):
@@ -134,26 +169,39 @@ class Block(nn.Module):
         norm = NORMS[config.norm]
         self.attention = Attention(config, layer)
         self.attention_norm = norm(config.hidden_size, eps=config.norm_eps)
+        size = config.memory_size
+        self.memory_attention = None if size is None else MemoryAttention(config, size, layer)
+        self.memory_norm = None if size is None else norm(config.hidden_size, eps=config.norm_eps)
         self.mlp = MLPS[config.mlp](config)
         self.mlp_norm = norm(config.hidden_size, eps=config.norm_eps)
         self.dropout = Dropout(config.dropout)
 
 
 class PostNormBlock(Block):
-    """x → norm(x + attention(x)) → norm(x + mlp(x)), as in the 2017 Transformer and BERT."""
+    """x → norm(x + attention(x)) → norm(x + mlp(x)), as in the 2017 Transformer and BERT.
+
+    Between them, where there is a memory: x → norm(x + memory_attention(x)).
+    """
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """[T, D] → [T, D]."""
         x = self.attention_norm(x + self.dropout(self.attention(x, context)))
+        if self.memory_attention is not None and self.memory_norm is not None:
+            x = self.memory_norm(x + self.dropout(self.memory_attention(x, context)))
         x = self.mlp_norm(x + self.dropout(self.mlp(x)))
         return x
 
 
 class PreNormBlock(Block):
-    """x → x + attention(norm(x)) → x + mlp(norm(x)), as in GPT-2 (Xiong et al., 2020, on why it trains more calmly)."""
+    """x → x + attention(norm(x)) → x + mlp(norm(x)), as in GPT-2 (Xiong et al., 2020, on why it trains more calmly).
+
+    Between them, where there is a memory: x → x + memory_attention(norm(x)).
+    """
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """[T, D] → [T, D]."""
         x = x + self.dropout(self.attention(self.attention_norm(x), context))
+        if self.memory_attention is not None and self.memory_norm is not None:
+            x = x + self.dropout(self.memory_attention(self.memory_norm(x), context))
         x = x + self.dropout(self.mlp(self.mlp_norm(x)))
         return x

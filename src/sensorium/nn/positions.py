@@ -1,6 +1,6 @@
-"""Rotary positions: queries and keys turned by where they stand, so that their product depends on the distance alone.
+"""Positions that are not learned: sinusoids added to token vectors, and rotations of queries and keys.
 
-Shapes: T packed tokens, H heads, Dh head size.
+Shapes: T packed tokens, H heads, Dh head size, D hidden size.
 """
 
 from __future__ import annotations
@@ -11,6 +11,17 @@ import torch
 from torch import Tensor
 
 from sensorium.config import Llama3Scaling, RotaryPositions
+
+
+def sinusoids(positions: Tensor, hidden_size: int) -> Tensor:
+    """[T] places → [T, D] float32: sines of D/2 frequencies, then their cosines (Vaswani et al., 2017, §3.5).
+
+    Worked out in float64, as the tables of published models were.
+    """
+    exponents = torch.arange(0, hidden_size, 2, dtype=torch.float64, device=positions.device) / hidden_size
+    angles = positions[:, None].double() / 10_000.0**exponents  # [T, D / 2 rounded up]
+    return torch.cat([angles.sin(), angles[:, : hidden_size // 2].cos()], dim=-1).float()
+
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines of each token's angles, [T, 1, Dh / 2]."""

@@ -13,6 +13,7 @@ from sensorium.config import StackConfig
 from sensorium.errors import UsageError
 from sensorium.nn.attention import attention_weights, reference_attention
 from sensorium.nn.block import NORMS, Block, Cache, Context, PostNormBlock, PreNormBlock
+from sensorium.nn.memory import Memory
 from sensorium.nn.positions import Rotation, rotation
 from sensorium.packed import Layout
 
@@ -28,7 +29,7 @@ class StackKernel(Protocol):
 
 
 class Stack(nn.Module):
-    """A tower of blocks over packed tokens: ``Stack(config)(x, layout, cache=None) -> x``, x: [T, D]."""
+    """A tower of blocks over packed tokens: ``Stack(config)(x, layout, cache=None, memory=None) -> x``, x: [T, D]."""
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
@@ -40,12 +41,12 @@ class Stack(nn.Module):
         norm = NORMS[config.norm]
         self.final_norm = norm(config.hidden_size, eps=config.norm_eps) if config.final_norm else nn.Identity()
 
-    def forward(self, x: Tensor, layout: Layout, cache: Cache | None = None) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, cache: Cache | None = None, memory: Memory | None = None) -> Tensor:
         """[T, D] → [T, D]."""
         if self.kernel is not None and cache is None:
             x = self.kernel(self, x, layout)
         else:
-            context = Context(layout, cache, self._rotation(x, layout))
+            context = Context(layout, cache, self._rotation(x, layout), memory)
             for layer in self.layers:
                 x = layer(x, context)
         output: Tensor = self.final_norm(x)
