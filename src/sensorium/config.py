@@ -347,6 +347,11 @@ class EncoderDecoderConfig(_Checked):
         return _max_length(self.encoder_stem, self.encoder_stack)
 
     @property
+    def max_written(self) -> int:
+        """Tokens in the longest text this model can write, its first one among them."""
+        return _max_length(self.decoder_stem, self.decoder_stack)
+
+    @property
     def head_names(self) -> tuple[str, ...]:
         """The heads this model has."""
         return () if self.language_model is None else ("language_model",)
