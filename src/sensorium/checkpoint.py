@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sensorium.config import EncoderConfig, ModelConfig
+from sensorium.config import EncoderConfig, ModelConfig, num_layers
 from sensorium.errors import CheckpointError, UsageError
 from sensorium.families import _table, get_family
 from sensorium.families._table import Family
@@ -132,7 +132,7 @@ def published_form(model: Model, family: str) -> tuple[dict[str, Any], dict[str,
     }
     headless = not table.architectures[architecture] and not heads
     parameters = dict(model.named_parameters())
-    weights = _table.save(table, parameters, model.config.stack.num_layers, headless=headless)
+    weights = _table.save(table, parameters, model.config, headless=headless)
     return config, weights
 
 
@@ -162,10 +162,9 @@ def _read_config(family: Family, raw: Mapping[str, Any], tensors: Mapping[str, T
         config = family.read_config(raw, parts)
     except (UsageError, CheckpointError) as error:
         raise CheckpointError(f"{path}: {str(error).removeprefix('config.json: ')}") from error
-    if config.stack.num_layers > len(tensors):
-        raise CheckpointError(
-            f"{path}: claims {config.stack.num_layers:,} layers, the weights are {len(tensors):,} tensors"
-        )
+    layers = sum(num_layers(config).values())
+    if layers > len(tensors):
+        raise CheckpointError(f"{path}: claims {layers:,} layers, the weights are {len(tensors):,} tensors")
     return config
 
 
@@ -181,7 +180,7 @@ def _load_model(
     """The model on no memory, its weights put in place, added heads initialised."""
     with torch.device("meta"):
         shapes = {name: parameter.shape for name, parameter in build(config).named_parameters()}
-    ours = _table.load(family, tensors, shapes, config.stack.num_layers, where=str(folder))
+    ours = _table.load(family, tensors, shapes, config, where=str(folder))
     if not add_heads:
         wanted = config
     elif isinstance(config, EncoderConfig) and all(hasattr(config, name) for name in add_heads):

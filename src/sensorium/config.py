@@ -14,6 +14,10 @@ from sensorium.errors import UsageError
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh"]
 Mask = Literal["bidirectional", "causal"]
 NormPlace = Literal["pre", "post"]
+Norm = Literal["layer", "rms"]
+MLPKind = Literal["plain", "gated"]
+BIASES = frozenset({"qkv", "output", "mlp"})
+"""The linear maps of a block that may have a bias."""
 
 
 class _Checked:
@@ -50,18 +54,61 @@ class LearnedPositions(_Checked):
 
 
 @dataclass(frozen=True)
+class SinusoidalPositions(_Checked):
+    """Sines in the first half of the channels, cosines in the second (Vaswani et al., 2017, §3.5); none are learned."""
+
+    size: int
+    """Places that the model was made for."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens in the longest sequence."""
+        return self.size
+
+
+@dataclass(frozen=True)
+class LinearScaling(_Checked):
+    """Positions divided by a factor (Chen et al., 2023)."""
+
+    factor: float
+
+
+@dataclass(frozen=True)
+class Llama3Scaling(_Checked):
+    """Slow frequencies divided by a factor, fast ones left alone, those between blended (Llama 3.1)."""
+
+    factor: float
+    low_frequency_factor: float
+    high_frequency_factor: float
+    original_length: int
+
+
+@dataclass(frozen=True)
+class RotaryPositions(_Checked):
+    """Queries and keys are turned by their position (Su et al., 2021), pair by pair of channels i and i + Dh/2."""
+
+    max_length: int
+    """Tokens in the longest sequence the model was made for."""
+    base: float = 10_000.0
+    scaling: LinearScaling | Llama3Scaling | None = None
+
+
+@dataclass(frozen=True)
 class TokenStemConfig(_Checked):
     """Token ids → vectors: token table, positions, optional segments, optional norm."""
 
     vocabulary_size: int
     hidden_size: int
-    positions: LearnedPositions
+    positions: LearnedPositions | SinusoidalPositions | None
+    """``None``: the stack places tokens (rotary)."""
     num_segments: int = 0
     """Rows of the segment (token type) table; 0: there is none."""
     norm_eps: float | None = None
     """Epsilon of the LayerNorm after the sum; ``None``: no norm."""
     dropout: float = 0.0
     pad_token_id: int | None = None
+    scaled: bool = False
+    """Token vectors times √hidden_size, before positions are added."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +131,74 @@ class StackConfig(_Checked):
     """On the output of attention and MLP."""
     attention_dropout: float = 0.0
     """On the attention weights."""
+    norm: Norm = "layer"
+    """LayerNorm, or RMSNorm (Zhang & Sennrich, 2019)."""
+    mlp: MLPKind = "plain"
+    """down(activation(up(x))), or down(activation(gate(x)) · up(x)) (Shazeer, 2020)."""
+    biases: frozenset[str] = BIASES
+    """Which linear maps have a bias: any of ``qkv``, ``output`` (of attention), ``mlp``."""
+    num_kv_heads: int | None = None
+    """Heads of keys and values, each shared by as many queries (Ainslie et al., 2023); ``None``: ``num_heads``."""
+    own_head_size: int | None = None
+    """Width of one head; ``None``: hidden_size / num_heads."""
+    qk_norm: bool = False
+    """An RMSNorm over each head of queries and keys, before they are turned."""
+    rotary: RotaryPositions | None = None
+    window: int | None = None
+    """A causal query sees this many keys at most, its own among them; ``None``: all before it."""
+
+    memory_size: int | None = None
+    """Width of the vectors of another stack that this one attends to as well; ``None``: there are none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_heads == 0 or self.hidden_size % self.num_heads:
+        if self.num_heads == 0 or (self.own_head_size is None and self.hidden_size % self.num_heads):
             raise UsageError(
                 f"StackConfig.hidden_size is {self.hidden_size}, which is not a multiple of num_heads {self.num_heads}"
+            )
+        if self.kv_heads == 0 or self.num_heads % self.kv_heads:
+            raise UsageError(
+                f"StackConfig.num_heads is {self.num_heads}, which is not a multiple of num_kv_heads {self.kv_heads}"
+            )
+        if unknown := self.biases - BIASES:
+            raise UsageError(f"StackConfig.biases has {sorted(unknown)[0]!r}; known are {', '.join(sorted(BIASES))}")
+        if self.rotary is not None and self.head_size % 2:
+            raise UsageError(f"rotary positions turn pairs of channels; a head of {self.head_size} is odd")
+        if self.window is not None and (self.window < 1 or self.mask != "causal"):
+            raise UsageError(
+                f"StackConfig.window is {self.window} with a {self.mask} mask; it is for causal ones, 1 up"
             )
 
     @property
     def head_size(self) -> int:
         """Width of one attention head."""
-        return self.hidden_size // self.num_heads
+        return self.hidden_size // self.num_heads if self.own_head_size is None else self.own_head_size
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys, and of values."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
+    def qkv_sizes(self) -> tuple[int, int, int]:
+        """Widths of queries, keys and values, all heads together."""
+        return self.num_heads * self.head_size, self.kv_heads * self.head_size, self.kv_heads * self.head_size
+
+    @property
+    def newer_parts(self) -> tuple[str, ...]:
+        """What this stack has that BERT's and GPT-2's have not, in words: the compiled kernels can't run it yet."""
+        parts = {
+            "RMSNorm": self.norm == "rms",
+            "a gated MLP": self.mlp == "gated",
+            "linear maps without bias": self.biases != BIASES,
+            "fewer heads of keys than of queries": self.kv_heads != self.num_heads,
+            "heads of a size of their own": self.num_heads * self.head_size != self.hidden_size,
+            "norms of queries and keys": self.qk_norm,
+            "rotary positions": self.rotary is not None,
+            "a window": self.window is not None,
+            "attention to another stack": self.memory_size is not None,
+        }
+        return tuple(name for name, there in parts.items() if there)
 
     @property
     def scale(self) -> float:
@@ -156,6 +259,7 @@ class LanguageModelHeadConfig(_Checked):
     """Vector → vocabulary: the next token."""
 
     tied: bool = True
+    bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,7 +278,7 @@ class EncoderConfig(_Checked):
     @property
     def max_length(self) -> int:
         """Tokens in the longest sequence this model can read."""
-        return self.stem.positions.max_length
+        return _max_length(self.stem, self.stack)
 
     @property
     def head_names(self) -> tuple[str, ...]:
@@ -199,7 +303,7 @@ class DecoderConfig(_Checked):
     @property
     def max_length(self) -> int:
         """Tokens in the longest sequence this model can read."""
-        return self.stem.positions.max_length
+        return _max_length(self.stem, self.stack)
 
     @property
     def head_names(self) -> tuple[str, ...]:
@@ -207,5 +311,72 @@ class DecoderConfig(_Checked):
         return () if self.language_model is None else ("language_model",)
 
 
+@dataclass(frozen=True)
+class EncoderDecoderConfig(_Checked):
+    """A model that reads one text and writes another: a causal stack that attends to an encoder's vectors."""
+
+    encoder_stem: TokenStemConfig
+    encoder_stack: StackConfig
+    decoder_stem: TokenStemConfig
+    decoder_stack: StackConfig
+    start_token_id: int
+    """What the decoder begins with."""
+    language_model: LanguageModelHeadConfig | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decoder_stack.memory_size != self.encoder_stack.hidden_size:
+            raise UsageError(
+                f"the decoder attends to vectors of {self.decoder_stack.memory_size}, the encoder gives "
+                f"{self.encoder_stack.hidden_size}"
+            )
+
+    @property
+    def stem(self) -> TokenStemConfig:
+        """What reads: both stems share their tokens."""
+        return self.encoder_stem
+
+    @property
+    def stack(self) -> StackConfig:
+        """What writes."""
+        return self.decoder_stack
+
+    @property
+    def max_length(self) -> int:
+        """Tokens in the longest text this model can read."""
+        return _max_length(self.encoder_stem, self.encoder_stack)
+
+    @property
+    def max_written(self) -> int:
+        """Tokens in the longest text this model can write, its first one among them."""
+        return _max_length(self.decoder_stem, self.decoder_stack)
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads this model has."""
+        return () if self.language_model is None else ("language_model",)
+
+
+def num_layers(config: ModelConfig) -> dict[str, int]:
+    """How many blocks the stacks of a model have, by the prefix of their parameters."""
+    if isinstance(config, EncoderDecoderConfig):
+        return {"encoder.": config.encoder_stack.num_layers, "decoder.": config.decoder_stack.num_layers}
+    return {"": config.stack.num_layers}
+
+
+def learned_positions(stem: TokenStemConfig) -> LearnedPositions:
+    """The position table of a family that has one. Raises ``UsageError`` where there is none."""
+    if not isinstance(stem.positions, LearnedPositions):
+        raise UsageError("this model has no table of positions; it can't be saved as a family that needs one")
+    return stem.positions
+
+
+def _max_length(stem: TokenStemConfig, stack: StackConfig) -> int:
+    positions = stem.positions or stack.rotary
+    if positions is None:
+        raise UsageError("neither the stem nor the stack places tokens; a model needs positions")
+    return positions.max_length
+
+
 ENCODER_HEADS = ("masked_token", "next_sentence", "sequence", "token", "span")
-ModelConfig = EncoderConfig | DecoderConfig
+ModelConfig = EncoderConfig | DecoderConfig | EncoderDecoderConfig

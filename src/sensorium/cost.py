@@ -10,21 +10,58 @@ import time
 from collections.abc import Iterable
 from functools import lru_cache
 
-from sensorium.config import EncoderConfig, ModelConfig, StackConfig
+from sensorium.config import (
+    EncoderConfig,
+    EncoderDecoderConfig,
+    LearnedPositions,
+    ModelConfig,
+    StackConfig,
+    TokenStemConfig,
+)
 
 
 def stack_parameters(config: StackConfig) -> int:
     """Weights and biases of the blocks and the final norm."""
-    d, f = config.hidden_size, config.mlp_size
-    block = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
-    return config.num_layers * block + (2 * d if config.final_norm else 0)
+    d = config.hidden_size
+    norm = d if config.norm == "rms" else 2 * d
+    heads, maps = config.qkv_sizes, 3 if config.mlp == "gated" else 2
+    biases = {"qkv": sum(heads), "output": d, "mlp": (maps - 1) * config.mlp_size + d}
+    if config.memory_size is not None:  # queries, keys, values and output once more, and a norm
+        biases["qkv"], biases["output"] = biases["qkv"] + 3 * heads[0], 2 * d
+    block = block_weights(config) + sum(biases[name] for name in config.biases)
+    block += memory_weights(config) + (2 if config.memory_size is None else 3) * norm
+    block += 2 * config.head_size if config.qk_norm else 0
+    return config.num_layers * block + (norm if config.final_norm else 0)
+
+
+def block_weights(config: StackConfig) -> int:
+    """Weights of one block's linear maps, without biases: a token is multiplied with each once."""
+    d = config.hidden_size
+    maps = 3 if config.mlp == "gated" else 2
+    return d * sum(config.qkv_sizes) + config.qkv_sizes[0] * d + maps * d * config.mlp_size
+
+
+def memory_weights(config: StackConfig) -> int:
+    """Weights of one block's attention to another stack, without biases; 0 where there is none."""
+    return 0 if config.memory_size is None else config.qkv_sizes[0] * 2 * (config.hidden_size + config.memory_size)
+
+
+def stem_parameters(stem: TokenStemConfig) -> int:
+    """All tables of a stem, and its norm."""
+    d = stem.hidden_size
+    table = stem.positions.size if isinstance(stem.positions, LearnedPositions) else 0
+    return d * (stem.vocabulary_size + table + stem.num_segments) + (0 if stem.norm_eps is None else 2 * d)
 
 
 def parameters(config: ModelConfig) -> int:
     """All parameters of a model, a tied matrix once."""
     d, stem = config.stack.hidden_size, config.stem
-    count = stack_parameters(config.stack) + d * (stem.vocabulary_size + stem.positions.size + stem.num_segments)
-    count += 0 if stem.norm_eps is None else 2 * d
+    if isinstance(config, EncoderDecoderConfig):
+        tokens = stem.vocabulary_size * d  # both stems share them
+        count = stem_parameters(stem) + stem_parameters(config.decoder_stem) - tokens
+        count += stack_parameters(config.encoder_stack) + stack_parameters(config.decoder_stack)
+        return count + (stem.vocabulary_size if config.language_model and config.language_model.bias else 0)
+    count = stack_parameters(config.stack) + stem_parameters(stem)
     if not isinstance(config, EncoderConfig):
         head = config.language_model
         return count + (stem.vocabulary_size * d if head is not None and not head.tied else 0)
@@ -42,13 +79,16 @@ def parameters(config: ModelConfig) -> int:
 def forward_flops(config: ModelConfig, lengths: Iterable[int], *, vocabulary_rows: int = 0) -> int:
     """FLOPs of one forward pass over sequences of these lengths.
 
-    ``vocabulary_rows`` is how many rows go through a vocabulary-wide head.
+    ``vocabulary_rows`` is how many rows go through a vocabulary-wide head. Raises ``TypeError`` for a model that reads
+    one text and writes another: these are the lengths of one.
     """
+    if isinstance(config, EncoderDecoderConfig):
+        raise TypeError("an encoder–decoder's FLOPs need the lengths of both texts")
     stack = config.stack
     d = stack.hidden_size
-    per_token = 2 * (4 * d * d + 2 * d * stack.mlp_size) * stack.num_layers
+    per_token = 2 * block_weights(stack) * stack.num_layers
     sizes = list(lengths)
-    attention = sum(4 * d * length * length for length in sizes) * stack.num_layers
+    attention = sum(4 * stack.qkv_sizes[0] * length * length for length in sizes) * stack.num_layers
     if stack.mask == "causal":
         attention //= 2
     return per_token * sum(sizes) + attention + 2 * vocabulary_rows * d * config.stem.vocabulary_size

@@ -128,6 +128,12 @@ class Layout:
             )
 
     @cached_property
+    def query_positions(self) -> Tensor:
+        """[T] the place of each query in its sequence: the last one stands at the last key."""
+        ends = zip(self.query_lengths, self.key_lengths, strict=True)
+        return torch.cat([torch.arange(keys - queries, keys) for queries, keys in ends])
+
+    @cached_property
     def groups(self) -> tuple[Group, ...]:
         """The sequences, gathered by similar length, so that one call of a kernel serves many."""
         order = sorted(range(len(self.key_lengths)), key=lambda n: (self.key_lengths[n], self.query_lengths[n]))
@@ -212,9 +218,17 @@ class Group:
         """No padding in this group."""
         return len(set(self.query.lengths)) == 1 and len(set(self.key.lengths)) == 1
 
-    def mask(self, *, causal: bool) -> Tensor | None:
-        """[n, 1, Lq or 1, Lk] bool, True where a query may look; ``None`` where no mask is needed."""
-        return self.causal_mask if causal else self.padding_mask
+    def mask(self, *, causal: bool, window: int | None = None) -> Tensor | None:
+        """[n, 1, Lq or 1, Lk] bool, True where a query may look; ``None`` where no mask is needed.
+
+        ``window`` is how many keys a causal query sees at most; ``None``: all before it.
+        """
+        if not causal:
+            return self.padding_mask
+        if window is None:
+            return self.causal_mask
+        # A query that is padding may look anywhere: with nothing to see it would be NaN, and spoil gradients.
+        return self.causal_mask & (self.distances < window) | ~self.query.real[:, None, :, None]
 
     @cached_property
     def padding_mask(self) -> Tensor | None:
@@ -224,10 +238,14 @@ class Group:
     @cached_property
     def causal_mask(self) -> Tensor:
         """[n, 1, Lq, Lk]: keys at or before the query, the last query standing at the last key."""
+        return (self.distances >= 0) & self.key.real[:, None, None, :]
+
+    @cached_property
+    def distances(self) -> Tensor:
+        """[n, 1, Lq, Lk]: how many places a key stands before a query."""
         query_lengths, key_lengths = torch.tensor(self.query.lengths), torch.tensor(self.key.lengths)
         place = torch.arange(self.query.shape[1])[None, :] + (key_lengths - query_lengths)[:, None]  # [n, Lq]
-        seen = torch.arange(self.key.shape[1])[None, None, :] <= place[:, :, None]  # [n, Lq, Lk]
-        return (seen & self.key.real[:, None, :])[:, None]
+        return (place[:, :, None] - torch.arange(self.key.shape[1]))[:, None]
 
 
 def _starts(lengths: tuple[int, ...]) -> list[int]:

@@ -16,7 +16,7 @@ from sensorium.packed import Layout
 
 @st.composite
 def problems(draw: Any) -> Any:
-    """Random queries, keys, values; as many queries as keys, or fewer (decoding with a cache)."""
+    """Random queries, keys, values; as many queries as keys, or fewer (decoding with a cache); mask and window."""
     keys = draw(st.lists(st.integers(1, 70), min_size=1, max_size=9))
     cached = draw(st.booleans())
     queries = [draw(st.integers(1, length)) for length in keys] if cached else keys
@@ -24,16 +24,18 @@ def problems(draw: Any) -> Any:
     generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
     q = torch.randn(sum(queries), heads, size, generator=generator, dtype=torch.float64)
     k, v = torch.randn(2, sum(keys), heads, size, generator=generator, dtype=torch.float64)
-    return q, k, v, Layout(tuple(queries), tuple(keys)), draw(st.booleans())
+    causal = draw(st.booleans())
+    window = draw(st.sampled_from([None, 1, 3, 40])) if causal else None
+    return q, k, v, Layout(tuple(queries), tuple(keys)), {"causal": causal, "window": window}
 
 
 @given(problem=problems())
 def test_the_grouped_kernel_is_the_formula_forwards_and_backwards(problem: Any) -> None:
-    q, k, v, layout, causal = problem
+    q, k, v, layout, mask = problem
     results = []
     for kernel in (reference_attention, grouped_attention):
         inputs = [x.clone().requires_grad_() for x in (q, k, v)]
-        output = kernel(*inputs, layout, causal=causal, scale=0.3)
+        output = kernel(*inputs, layout, scale=0.3, **mask)
         weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
         (output * weights).sum().backward()
         results.append([output.detach(), *(x.grad for x in inputs)])
@@ -43,11 +45,11 @@ def test_the_grouped_kernel_is_the_formula_forwards_and_backwards(problem: Any) 
 
 @given(problem=problems())
 def test_the_bf16_path_is_the_formula_within_bf16_rounding_forwards_and_backwards(problem: Any) -> None:
-    q, k, v, layout, causal = problem
+    q, k, v, layout, mask = problem
     results = []
     for kernel, dtype in ((reference_attention, torch.float64), (grouped_attention, torch.bfloat16)):
         inputs = [x.bfloat16().to(dtype).requires_grad_() for x in (q, k, v)]
-        output = kernel(*inputs, layout, causal=causal, scale=0.3)
+        output = kernel(*inputs, layout, scale=0.3, **mask)
         output.sum().backward()
         results.append([output.detach().double(), *(x.grad.double() for x in inputs)])
     for theirs, ours in zip(*results, strict=True):
@@ -60,6 +62,18 @@ def test_every_token_is_in_exactly_one_group(problem: Any) -> None:
     for side, lengths in (("query", layout.query_lengths), ("key", layout.key_lengths)):
         rows = torch.cat([getattr(group, side).rows for group in layout.groups])
         assert sorted(rows.tolist()) == list(range(sum(lengths)))
+
+
+def test_a_window_hides_what_lies_further_back() -> None:
+    k, v = torch.randn(2, 6, 1, 4)
+    q = torch.randn(6, 1, 4)
+    layout = Layout((6,), (6,))
+    seen = reference_attention(q, k, v, layout, causal=True, scale=0.5, window=2)
+    assert torch.equal(seen[0], v[0])
+    v[:4] = 100.0  # beyond the last query's window
+    again = reference_attention(q, k, v, layout, causal=True, scale=0.5, window=2)
+    assert torch.equal(seen[-1], again[-1])
+    assert not torch.equal(seen[-2], again[-2])
 
 
 def test_sequences_of_one_length_are_one_view_without_a_copy() -> None:

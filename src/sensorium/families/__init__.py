@@ -14,6 +14,12 @@ FAMILIES = {
     "xlm-roberta": "xlm_roberta",
     "distilbert": "distilbert",
     "gpt2": "gpt2",
+    "llama": "llama",
+    "mistral": "mistral",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "bart": "bart",
+    "marian": "marian",
 }
 """``model_type`` in ``config.json`` → module in this folder."""
 

@@ -14,11 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sensorium.config import ModelConfig
+from sensorium.config import ModelConfig, StackConfig, num_layers
 from sensorium.errors import CheckpointError
 
-Op = Literal["same", "transpose", "join"]
-"""What stands between the two sides. ``join``: several published tensors are ours end to end (q, k, v)."""
+Op = Literal["same", "transpose", "join", "row"]
+"""What stands between the two sides. ``join``: the published queries, keys and values (or keys and values) are ours
+end to end; ``row``: a published matrix of one row is our vector."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ class Family:
     ignored: tuple[str, ...] = ()
     """Buffers that are known and not wanted. ``{i}`` stands for a layer."""
     copies: Mapping[str, str] = field(default_factory=dict)
-    """Weights that repeat a tied one of ours: they must equal it."""
+    """Weights that repeat a tied one of ours: they must equal it. ``{base}`` may stand in their names."""
+    constants: Mapping[str, Callable[[Any], Tensor]] = field(default_factory=dict)
+    """Weights that follow from the config: where a file has them, they must be what it says. Written like others."""
 
 
 def rules_like(ours: str, theirs: str | tuple[str, ...], op: Op = "same", *, bias: bool = True) -> tuple[Rule, ...]:
@@ -209,7 +212,7 @@ def base_prefix(family: Family, names: Iterable[str]) -> str:
 
 
 def load(
-    family: Family, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], num_layers: int, *, where: str
+    family: Family, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], config: ModelConfig, *, where: str
 ) -> dict[str, Tensor]:
     """Published tensors → ours, every name on both sides accounted for.
 
@@ -219,9 +222,10 @@ def load(
     tensors = {_today(family, name): tensor for name, tensor in tensors.items()}
     base = base_prefix(family, tensors)
     ours: dict[str, Tensor] = {}
+    layers = num_layers(config)
     used: set[str] = set()
     missing: list[str] = []
-    for rule, theirs in _expand(family, base, num_layers, wanted=shapes):
+    for rule, theirs in _expand(family, base, layers, wanted=shapes):
         if rule.also is not None:
             used.add(rule.also)
             theirs = _either(rule, theirs[0], tensors, shapes, where=where)
@@ -230,8 +234,11 @@ def load(
         used.update(theirs)
         if not absent:
             ours[rule.ours] = _load_op(rule.op, [tensors[name] for name in theirs], where=f"{where}: {theirs[0]!r}")
-    known = set(_expand_names(family.ignored, base, num_layers))
-    copies = {name: family.copies[name] for name in tensors if name not in used and name in family.copies}
+    known = set(_expand_names(family.ignored, base, max(layers.values()))) | _check_constants(
+        family, tensors, config, base, where=where
+    )
+    originals = {name.replace("{base}", base): original for name, original in family.copies.items()}
+    copies = {name: originals[name] for name in tensors if name not in used and name in originals}
     extra = [name for name in tensors if name not in used and name not in known and copies.get(name) not in ours]
     if missing or extra:
         raise CheckpointError(f"{where}: the weights do not fit the config: " + _differences(missing, extra))
@@ -246,26 +253,30 @@ def load(
     return ours
 
 
-def save(family: Family, parameters: Mapping[str, Tensor], num_layers: int, *, headless: bool) -> dict[str, Tensor]:
+def save(family: Family, parameters: Mapping[str, Tensor], config: ModelConfig, *, headless: bool) -> dict[str, Tensor]:
     """Our parameters → published tensors: ``load`` walked backwards."""
-    base = "" if headless else family.base
+    base, layers = "" if headless else family.base, num_layers(config)
     theirs: dict[str, Tensor] = {}
-    for rule, names in _expand(family, base, num_layers, wanted=parameters):
-        theirs.update(zip(names, _save_op(rule.op, parameters[rule.ours], len(names)), strict=True))
+    for rule, names in _expand(family, base, layers, wanted=parameters):
+        theirs.update(zip(names, _save_op(rule.op, parameters[rule.ours], len(names), config.stack), strict=True))
         if rule.also is not None:
             theirs[rule.also] = parameters[rule.ours].clone()  # safetensors refuses two names for one memory
-    unmapped = set(parameters) - {rule.ours for rule, _ in _expand(family, base, num_layers, wanted=parameters)}
+    dtype = next(iter(parameters.values())).dtype
+    for pattern, make in family.constants.items():
+        theirs[pattern.replace("{base}", base)] = make(config).to(dtype)
+    unmapped = set(parameters) - {rule.ours for rule, _ in _expand(family, base, layers, wanted=parameters)}
     if unmapped:
         raise CheckpointError(f"family {family.name} has no name for {sorted(unmapped)[0]}; save it as another family")
     return theirs
 
 
 def _expand(
-    family: Family, base: str, num_layers: int, wanted: Collection[str]
+    family: Family, base: str, layers: Mapping[str, int], wanted: Collection[str]
 ) -> Iterable[tuple[Rule, tuple[str, ...]]]:
     """Every rule at every layer whose parameter is wanted: (rule with our name filled in, their names)."""
     for rule in family.rules:
-        for i in range(num_layers) if "{i}" in rule.ours else (0,):
+        in_stack = [number for prefix, number in layers.items() if rule.ours.startswith(prefix) and "{i}" in rule.ours]
+        for i in range(in_stack[0] if in_stack else 1):
             ours = rule.ours.replace("{i}", str(i))
             if ours in wanted:
                 names = tuple(name.replace("{i}", str(i)).replace("{base}", base) for name in rule.theirs)
@@ -296,6 +307,10 @@ def _load_op(op: Op, tensors: list[Tensor], *, where: str) -> Tensor:
             return torch.cat(tensors)
         except RuntimeError as error:
             raise CheckpointError(f"{where} and its neighbours do not fit together: {error}") from error
+    if op == "row":
+        if tensors[0].dim() != 2 or len(tensors[0]) != 1:
+            raise CheckpointError(f"{where} has shape {list(tensors[0].shape)}; a matrix of one row is expected")
+        return tensors[0][0]
     if op == "transpose":
         if tensors[0].dim() != 2:
             raise CheckpointError(f"{where} has shape {list(tensors[0].shape)}; a matrix is expected")
@@ -303,10 +318,29 @@ def _load_op(op: Op, tensors: list[Tensor], *, where: str) -> Tensor:
     return tensors[0]
 
 
-def _save_op(op: Op, tensor: Tensor, count: int) -> list[Tensor]:
+def _save_op(op: Op, tensor: Tensor, count: int, stack: StackConfig) -> list[Tensor]:
     if op == "join":
-        return [part.clone() for part in tensor.chunk(count)]
+        parts = tensor.split(stack.qkv_sizes) if count == 3 else tensor.chunk(count)
+        return [part.clone() for part in parts]
+    if op == "row":
+        return [tensor[None].clone()]
     return [tensor.t().contiguous()] if op == "transpose" else [tensor]
+
+
+def _check_constants(
+    family: Family, tensors: Mapping[str, Tensor], config: ModelConfig, base: str, *, where: str
+) -> set[str]:
+    """The names of weights that follow from the config. Raises ``CheckpointError`` where a file says otherwise."""
+    known = set()
+    for pattern, make in family.constants.items():
+        name = pattern.replace("{base}", base)
+        known.add(name)
+        if name in tensors:
+            expected = make(config)
+            same = tensors[name].shape == expected.shape and torch.allclose(tensors[name].float(), expected, atol=1e-4)
+            if not same:
+                raise CheckpointError(f"{where}: {name!r} follows from the config, but the file has other numbers")
+    return known
 
 
 def _today(family: Family, name: str) -> str:

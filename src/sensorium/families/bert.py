@@ -16,6 +16,7 @@ from sensorium.config import (
     StackConfig,
     TokenHeadConfig,
     TokenStemConfig,
+    learned_positions,
 )
 from sensorium.families._fields import (
     PUBLISHED_ACTIVATIONS,
@@ -145,7 +146,7 @@ def write_encoder(config: EncoderConfig) -> dict[str, Any]:
         "hidden_act": PUBLISHED_ACTIVATIONS[stack.activation],
         "hidden_dropout_prob": stack.dropout,
         "attention_probs_dropout_prob": stack.attention_dropout,
-        "max_position_embeddings": stem.positions.size,
+        "max_position_embeddings": learned_positions(stem).size,
         "type_vocab_size": stem.num_segments,
         "layer_norm_eps": stack.norm_eps,
         "pad_token_id": stem.pad_token_id,

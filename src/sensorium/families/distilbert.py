@@ -14,6 +14,7 @@ from sensorium.config import (
     StackConfig,
     TokenHeadConfig,
     TokenStemConfig,
+    learned_positions,
 )
 from sensorium.errors import CheckpointError
 from sensorium.families._fields import (
@@ -107,7 +108,7 @@ def write_config(config: EncoderConfig) -> dict[str, Any]:
         "attention_dropout": stack.attention_dropout,
         "seq_classif_dropout": 0.2 if config.sequence is None else config.sequence.dropout,
         "qa_dropout": 0.1 if config.span is None else config.span.dropout,
-        "max_position_embeddings": stem.positions.size,
+        "max_position_embeddings": learned_positions(stem).size,
         "pad_token_id": stem.pad_token_id,
         "tie_word_embeddings": config.masked_token is None or config.masked_token.tied,
         **write_labels(config.sequence, config.token),

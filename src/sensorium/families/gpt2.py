@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sensorium.config import DecoderConfig, LanguageModelHeadConfig, LearnedPositions, StackConfig, TokenStemConfig
+from sensorium.config import (
+    DecoderConfig,
+    LanguageModelHeadConfig,
+    LearnedPositions,
+    StackConfig,
+    TokenStemConfig,
+    learned_positions,
+)
 from sensorium.errors import CheckpointError
 from sensorium.families._fields import PUBLISHED_ACTIVATIONS, read_activation, read_float, read_int
 from sensorium.families._table import Family, Rule, rules_like
@@ -66,7 +73,7 @@ def write_config(config: DecoderConfig) -> dict[str, Any]:
     stem, stack = config.stem, config.stack
     return {
         "vocab_size": stem.vocabulary_size,
-        "n_positions": stem.positions.size,
+        "n_positions": learned_positions(stem).size,
         "n_embd": stack.hidden_size,
         "n_layer": stack.num_layers,
         "n_head": stack.num_heads,

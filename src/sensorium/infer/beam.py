@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from sensorium.errors import UsageError
-from sensorium.infer.decode import go_on, last_position, start
+from sensorium.infer.decode import Decoder, go_on, last_position, start
 from sensorium.infer.sampling import Filter, repetition_filter
-from sensorium.models.decoder import DecoderLM
 
 MOST_PENALTY = 10.0
 """Of a length, up or down: beyond it a score has nothing to do with probability, and at last leaves a float's range."""
@@ -67,7 +66,7 @@ class Hypothesis:
 
 
 def beam_search(
-    model: DecoderLM,
+    model: Decoder,
     prompts: Sequence[Sequence[int]],
     settings: BeamSettings,
     *,

@@ -21,8 +21,8 @@ class KeyValueCache:
     """
 
     def __init__(self, config: StackConfig, num_sequences: int, capacity: int, dtype: torch.dtype) -> None:
-        """Allocates 2 · layers · N · capacity · D items."""
-        shape = (config.num_layers, num_sequences, capacity, config.num_heads, config.head_size)
+        """Allocates 2 · layers · N · capacity · (heads of keys · head size) items."""
+        shape = (config.num_layers, num_sequences, capacity, config.kv_heads, config.head_size)
         self.keys = torch.empty(shape, dtype=dtype)  # [L, N, C, H, Dh]
         self.values = torch.empty(shape, dtype=dtype)
         self.capacity = capacity

@@ -14,18 +14,21 @@ from torch import Tensor
 
 from sensorium.errors import UsageError
 from sensorium.infer.cache import KeyValueCache, PagedCache, pages_needed
+from sensorium.infer.conditioned import Conditioned, ConditionedCache
 from sensorium.infer.fast_stack import FastStack
 from sensorium.models.decoder import DecoderLM
 from sensorium.packed import Packed
 
 AnyCache = KeyValueCache | PagedCache
+Decoder = DecoderLM | Conditioned
+"""What decodes: a decoder, or an encoder–decoder that has read its sources."""
 SHORTEST_PREFIX = 64
 """Tokens. A shorter beginning that all prompts share costs less than a pass over the weights of its own."""
 
 
 @torch.inference_mode()
 def start(
-    model: DecoderLM, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, branches: int = 1
+    model: Decoder, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, branches: int = 1
 ) -> tuple[AnyCache, Tensor]:
     """A cache with the N prompts in it, and the logits [N, V] of what comes after each.
 
@@ -33,6 +36,8 @@ def start(
     ``branches`` sequences that go on from each prompt. Raises ``UsageError`` for an empty or too long prompt.
     """
     _check(model, prompts, max_new_tokens)
+    if isinstance(model, Conditioned):  # equal prompts go on from different sources: nothing is shared
+        return model.start(prompts, max(last_position(model, prompt, max_new_tokens) for prompt in prompts))
     wanted = Counter(map(tuple, prompts))
     distinct = list(wanted)
     ends = [last_position(model, prompt, max_new_tokens) for prompt in distinct]
@@ -52,16 +57,24 @@ def start(
 
 
 @torch.inference_mode()
-def go_on(model: DecoderLM, cache: AnyCache, parents: Sequence[int], token_ids: Sequence[int]) -> Tensor:
+def go_on(model: Decoder, cache: AnyCache, parents: Sequence[int], token_ids: Sequence[int]) -> Tensor:
     """The logits [S, V] after one more token each: sequence i is what sequence ``parents[i]`` was, and its token."""
     cache.select(parents)
     batch = Packed.from_sequences([[token_id] for token_id in token_ids], start_positions=cache.lengths)
+    if isinstance(model, Conditioned):
+        assert isinstance(cache, ConditionedCache)
+        return model.next_token_logits(model(batch, cache))
     return model.next_token_logits(model(batch, cache))
 
 
-def last_position(model: DecoderLM, prompt: Sequence[int], max_new_tokens: int) -> int:
+def last_position(model: Decoder, prompt: Sequence[int], max_new_tokens: int) -> int:
     """Tokens of a prompt and its continuation that the model ever reads: the last new one is only chosen."""
-    return min(len(prompt) + max_new_tokens, model.config.max_length) - 1
+    return min(len(prompt) + max_new_tokens, longest(model)) - 1
+
+
+def longest(model: Decoder) -> int:
+    """Tokens of the longest sequence that the model can go on to."""
+    return model.max_length if isinstance(model, Conditioned) else model.config.max_length
 
 
 def new_cache(model: DecoderLM, num_sequences: int, capacity: int, *, num_pages: int | None = None) -> AnyCache:
@@ -90,7 +103,7 @@ def _common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
     return shared if shared >= SHORTEST_PREFIX else 0
 
 
-def _check(model: DecoderLM, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+def _check(model: Decoder, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
     if max_new_tokens < 1:
         raise UsageError(f"max_new_tokens is {max_new_tokens}; at least 1 token can be asked for")
     if not prompts:
@@ -98,8 +111,8 @@ def _check(model: DecoderLM, prompts: Sequence[Sequence[int]], max_new_tokens: i
     for number, prompt in enumerate(prompts, 1):
         if not prompt:
             raise UsageError(f"prompt {number} is empty; a decoder needs a token to go on from")
-        if len(prompt) >= model.config.max_length:
+        if len(prompt) >= longest(model):
+            most = longest(model)
             raise UsageError(
-                f"prompt {number} has {len(prompt):,} tokens; this model reads {model.config.max_length:,}, the new "
-                "ones included"
+                f"prompt {number} has {len(prompt):,} tokens; this model reads {most:,}, the new ones included"
             )

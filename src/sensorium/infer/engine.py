@@ -20,7 +20,7 @@ from sensorium.infer.fast_stack import FastStack, FastVocabulary, unsupported
 from sensorium.infer.fast_stem import FastStem
 from sensorium.infer.packing import Dtype
 from sensorium.infer.torch_stack import TorchStack
-from sensorium.models.build import Model
+from sensorium.models.build import Model, OneStack
 from sensorium.models.decoder import DecoderLM
 from sensorium.models.encoder import EncoderLM
 from sensorium.nn.heads import MaskedTokenHead
@@ -29,7 +29,7 @@ DTYPES: dict[str, Dtype] = {
     "fp32": "fp32", "float32": "fp32", "bf16": "bf16", "bfloat16": "bf16", "int8": "int8",
     "int8_weight_only": "int8_weight_only", "int4_weight_only": "int4_weight_only",
 }  # fmt: skip
-AnyModel = TypeVar("AnyModel", EncoderLM, DecoderLM, Model)
+AnyModel = TypeVar("AnyModel", EncoderLM, DecoderLM, OneStack)
 
 
 class FallbackWarning(UserWarning):
@@ -63,7 +63,14 @@ def fast(model: AnyModel, dtype: str = "fp32", *, smooth: Mapping[str, Tensor] |
     return _with(model, stack=TorchStack(model.stack, possible))
 
 
-def _no_kernels(model: Model) -> str | None:
+def one_stack(model: Model) -> OneStack:
+    """A model of one stack. Raises ``UsageError`` for one that reads with one and writes with another."""
+    if isinstance(model, EncoderLM | DecoderLM):
+        return model
+    raise UsageError("a model that reads one text and writes another runs as it was opened; the engine has none yet")
+
+
+def _no_kernels(model: OneStack) -> str | None:
     """Why the compiled kernels can't take this model here."""
     try:
         native.library()
@@ -72,13 +79,13 @@ def _no_kernels(model: Model) -> str | None:
     return unsupported(model.config.stack)
 
 
-def _possible(wanted: Dtype, model: Model) -> Dtype:
+def _possible(wanted: Dtype, model: OneStack) -> Dtype:
     """The dtype nearest to the one wanted that torch's own products are fast in."""
     bf16 = next(model.parameters()).is_cuda or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return "bf16" if wanted != "fp32" and bf16 else "fp32"
 
 
-def _vocabularies(model: Model, dtype: Dtype) -> dict[str, nn.Module]:
+def _vocabularies(model: OneStack, dtype: Dtype) -> dict[str, nn.Module]:
     """The heads over the vocabulary, on the kernels."""
     if isinstance(model, DecoderLM):
         head = model.language_model

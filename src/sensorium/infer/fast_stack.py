@@ -115,6 +115,8 @@ def unsupported(config: StackConfig) -> str | None:
     """Why the kernels can't run a stack of this shape; ``None``: they can."""
     if config.hidden_size > MOST_HIDDEN:
         return f"hidden_size is {config.hidden_size:,}, and the kernels go up to {MOST_HIDDEN:,}"
+    if config.newer_parts:
+        return f"the kernels have no {config.newer_parts[0]} yet"
     if config.hidden_size % 4 or config.mlp_size % 4 or config.head_size % 2:
         return "hidden_size and mlp_size must be multiples of 4, and the head size even"
     return None

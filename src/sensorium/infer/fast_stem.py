@@ -41,6 +41,7 @@ class FastStem(nn.Module):
             if given is not None and not 0 <= int(given.min()) <= int(given.max()) < size:
                 raise UsageError(f"{name} ids from {int(given.min())} to {int(given.max())}; this model knows {size:,}")
         norm = stem.norm if isinstance(stem.norm, nn.LayerNorm) else None
+        assert stem.positions is not None  # as in ``unsupported``
         tables = (stem.tokens.weight, stem.positions.weight, None if stem.segments is None else stem.segments.weight)
         struct = native.Stem(
             *map(native.pointer, tables),

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from sensorium.infer.decode import go_on, start
+from sensorium.infer.decode import Decoder, go_on, longest, start
 from sensorium.infer.sampling import SamplingSettings, make_sampler
-from sensorium.models.decoder import DecoderLM
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Generated:
 
 
 def generate(
-    model: DecoderLM,
+    model: Decoder,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int = 20,
@@ -47,7 +46,7 @@ def generate(
 
 
 def generate_stream(
-    model: DecoderLM,
+    model: Decoder,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -72,7 +71,7 @@ def generate_stream(
         going_on = []
         for place, (n, token_id) in enumerate(zip(alive, chosen, strict=True)):
             history[n].append(token_id)
-            finished = token_id == eos_id or count == max_new_tokens or len(history[n]) >= model.config.max_length
+            finished = token_id == eos_id or count == max_new_tokens or len(history[n]) >= longest(model)
             yield Generated(n, token_id, finished)
             if not finished:
                 going_on.append(place)

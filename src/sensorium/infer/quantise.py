@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from sensorium.checkpoint import Checkpoint
 from sensorium.errors import UsageError
 from sensorium.infer.batching import pack_encodings
-from sensorium.infer.engine import fast
+from sensorium.infer.engine import fast, one_stack
 from sensorium.infer.fast_stack import FastStack
 from sensorium.infer.packing import Dtype
-from sensorium.models.build import Model
+from sensorium.models.build import OneStack
 from sensorium.models.decoder import DecoderLM
 from sensorium.packed import Packed
 from sensorium.text import Encoding, Tokenizer
@@ -88,15 +88,16 @@ def quantise(
     if len(given) < 2:
         raise UsageError(f"{len(given)} calibration text; give {ENOUGH} or more, like those the model will read")
     encodings = [tokenizer.encode(text, max_length=length) for text in given]
-    plain = fast(checkpoint.model, dtype)
+    opened = one_stack(checkpoint.model)
+    plain = fast(opened, dtype)
     if texts is None or dtype != "int8":
-        model, found = plain, agreement(checkpoint.model, plain, pack_encodings(encodings))
+        model, found = plain, agreement(opened, plain, pack_encodings(encodings))
     else:
         _check(encodings, tokenizer, length)
         seen, held_out = pack_encodings(encodings[::2]), pack_encodings(encodings[1::2])
-        smooth = fast(checkpoint.model, "int8", smooth=smoothing(checkpoint.model, seen))
+        smooth = fast(opened, "int8", smooth=smoothing(opened, seen))
         model, found = max(
-            ((one, agreement(checkpoint.model, one, held_out)) for one in (plain, smooth)),
+            ((one, agreement(opened, one, held_out)) for one in (plain, smooth)),
             key=lambda pair: pair[1].mean,
         )
     stack: nn.Module = model.stack
@@ -122,7 +123,7 @@ def _check(encodings: Sequence[Encoding], tokenizer: Tokenizer, max_length: int)
 
 
 @torch.inference_mode()
-def agreement(model: Model, faster: Model, batch: Packed) -> Agreement:
+def agreement(model: OneStack, faster: OneStack, batch: Packed) -> Agreement:
     """Cosine of each sequence's mean vector under both models; of decoders with a head, also their next tokens."""
     vectors = [one(batch) for one in (model, faster)]  # [T, D]
     means = [torch.stack([part.mean(dim=0) for part in batch.split(x)]) for x in vectors]  # [N, D]
@@ -135,7 +136,7 @@ def agreement(model: Model, faster: Model, batch: Packed) -> Agreement:
 
 
 @torch.inference_mode()
-def smoothing(model: Model, batch: Packed, *, alpha: float = 0.5) -> dict[str, Tensor]:
+def smoothing(model: OneStack, batch: Packed, *, alpha: float = 0.5) -> dict[str, Tensor]:
     """Factors [K] that move a channel's range from activations to weights: max|x|^α / max|w|^(1 - α).
 
     Of the maps that read a norm's output, where a few channels are far larger than the rest, as seen on a batch (Xiao

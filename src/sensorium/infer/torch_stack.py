@@ -36,9 +36,10 @@ class TorchStack(nn.Module):
             if on_gpu and dtype == "bf16":
                 block.attention.kernel = varlen_attention
             if not on_gpu and torch.backends.mkldnn.is_available():
-                block.attention.qkv, block.attention.output, block.mlp.up, block.mlp.down = map(
-                    PrepackedLinear, (block.attention.qkv, block.attention.output, block.mlp.up, block.mlp.down)
-                )
+                for part in (block.attention, block.mlp):
+                    for name, linear in list(part.named_children()):
+                        if isinstance(linear, nn.Linear):
+                            setattr(part, name, PrepackedLinear(linear))
 
     def forward(self, x: Tensor, layout: Layout, cache: Cache | None = None) -> Tensor:
         """[T, D] → [T, D] float32."""
@@ -52,7 +53,7 @@ class PrepackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
-        self.bias = linear.bias.detach()
+        self.bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, K] → [T, N]."""
@@ -61,20 +62,22 @@ class PrepackedLinear(nn.Module):
 
 
 def varlen_attention(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0,
+    window: int | None = None,
+) -> Tensor:  # fmt: skip
     """An attention kernel (``nn.attention``) over ``torch.nn.attention.varlen``: q [T, H, Dh], k and v [S, H, Dh].
 
     That kernel puts the last query at the last key, as ours do.
     """
     if dropout:
-        return grouped_attention(q, k, v, layout, causal=causal, scale=scale, dropout=dropout)
+        return grouped_attention(q, k, v, layout, causal=causal, scale=scale, dropout=dropout, window=window)
     from torch.nn.attention.varlen import varlen_attn
 
     def offsets(lengths: tuple[int, ...]) -> Tensor:
         return torch.tensor([0, *lengths], device=q.device).cumsum(0).to(torch.int32)
 
-    options: dict[str, Any] = {"scale": scale, "window_size": (-1, 0 if causal else -1)}
+    before = -1 if window is None else window - 1  # keys before a query's own
+    options: dict[str, Any] = {"scale": scale, "window_size": (before, 0 if causal else -1)}
     output: Any = varlen_attn(
         q, k, v, offsets(layout.query_lengths), offsets(layout.key_lengths), max(layout.query_lengths),
         max(layout.key_lengths), **options,

@@ -7,19 +7,23 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
-from sensorium.config import EncoderConfig, ModelConfig
+from sensorium.config import DecoderConfig, EncoderConfig, ModelConfig
 from sensorium.models.decoder import DecoderLM
 from sensorium.models.encoder import EncoderLM
+from sensorium.models.encoder_decoder import EncoderDecoder
 from sensorium.nn.block import Block
 
-Model = EncoderLM | DecoderLM
+OneStack = EncoderLM | DecoderLM
+Model = OneStack | EncoderDecoder
 INITIAL_STD = 0.02
 """Standard deviation of new weights, in BERT and in GPT-2."""
 
 
 def build(config: ModelConfig) -> Model:
     """A model with the weights torch gives it; call ``initialise``, or load a checkpoint's."""
-    return EncoderLM(config) if isinstance(config, EncoderConfig) else DecoderLM(config)
+    if isinstance(config, EncoderConfig):
+        return EncoderLM(config)
+    return DecoderLM(config) if isinstance(config, DecoderConfig) else EncoderDecoder(config)
 
 
 def new_model(config: ModelConfig, *, seed: int) -> Model:
@@ -46,7 +50,7 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
         if isinstance(block, Block) and model.config.stack.norm_place == "pre"
         for part in (block.attention.output, block.mlp.down)
     }
-    norms = {id(part.weight) for part in model.modules() if isinstance(part, nn.LayerNorm)}
+    norms = {id(part.weight) for part in model.modules() if isinstance(part, nn.LayerNorm | nn.RMSNorm)}
     for name, parameter in model.named_parameters():
         if only is not None and name not in only:
             continue

@@ -1,7 +1,7 @@
 """Scaled dot-product attention over packed sequences: one interface, several kernels.
 
-Every kernel is a function ``(q, k, v, layout, *, causal, scale, dropout) -> [T, H, Dh]``. The reference is the formula
-softmax(QKᵀ · scale)V written plainly; every other kernel is tested against it.
+Every kernel is a function ``(q, k, v, layout, *, causal, scale, dropout, window) -> [T, H, Dh]``. The reference is the
+formula softmax(QKᵀ · scale)V written plainly; every other kernel is tested against it.
 
 Shapes: T packed query tokens, S packed key tokens, H heads, Dh head size, n sequences of a group, Lq/Lk their lengths.
 
@@ -50,32 +50,43 @@ class AttentionKernel(Protocol):
     """What every attention kernel is."""
 
     def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0
-    ) -> Tensor:
+        self, q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0,
+        window: int | None = None,
+    ) -> Tensor:  # fmt: skip
         """Queries [T, H, Dh], keys and values [S, H, Dh] → [T, H, Dh]."""
         ...
 
 
-def attention_weights(q: Tensor, k: Tensor, layout: Layout, *, causal: bool, scale: float) -> list[Tensor]:
+def attention_weights(
+    q: Tensor, k: Tensor, layout: Layout, *, causal: bool, scale: float, window: int | None = None
+) -> list[Tensor]:
     """softmax(QKᵀ · scale) of each sequence, [H, Lq, Lk] each (Vaswani et al., 2017, equation 1).
 
-    Causal: query i of Lq sees key j of Lk when j ≤ i + Lk - Lq, so the last query stands at the last key.
+    Causal: query i of Lq sees key j of Lk when j ≤ p with p = i + Lk - Lq, so the last query stands at the last key;
+    with a window of w keys, when also j > p - w.
     """
     weights = []
     for queries, keys in zip(q.split(list(layout.query_lengths)), k.split(list(layout.key_lengths)), strict=True):
         scores = torch.einsum("qhd,khd->hqk", queries, keys) * scale  # [H, Lq, Lk]
         if causal:
-            future = torch.ones(scores.shape[1:], dtype=torch.bool, device=q.device).triu(len(keys) - len(queries) + 1)
-            scores = scores.masked_fill(future, float("-inf"))
+            everything, shift = (
+                torch.ones(scores.shape[1:], dtype=torch.bool, device=q.device),
+                len(keys) - len(queries),
+            )
+            hidden = everything.triu(shift + 1)  # the future
+            if window is not None:
+                hidden = hidden | everything.tril(shift - window)
+            scores = scores.masked_fill(hidden, float("-inf"))
         weights.append(scores.softmax(dim=-1))
     return weights
 
 
 def reference_attention(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0,
+    window: int | None = None,
+) -> Tensor:  # fmt: skip
     """The formula, written plainly: one sequence after another. The oracle of every other kernel."""
-    weights = attention_weights(q, k, layout, causal=causal, scale=scale)
+    weights = attention_weights(q, k, layout, causal=causal, scale=scale, window=window)
     values = v.split(list(layout.key_lengths))
     outputs = [
         torch.einsum("hqk,khd->qhd", F.dropout(weight, dropout), value)
@@ -85,19 +96,22 @@ def reference_attention(
 
 
 def grouped_attention(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0,
+    window: int | None = None,
+) -> Tensor:  # fmt: skip
     """torch's fused kernel, called once for each group of sequences of similar length.
 
     A group of equal lengths that lie end to end is a view, without a copy (batches sorted by length are mostly that);
     other groups are gathered into a rectangle with a little padding, and scattered back.
     """
     groups = layout.groups
+    if window is not None and max(layout.key_lengths) <= window:
+        window = None  # nobody looks further back
     if len(groups) == 1 and groups[0].query.start is not None:
-        return _attend(q, k, v, groups[0], causal, scale, dropout).flatten(0, 1)
+        return _attend(q, k, v, groups[0], causal, scale, dropout, window).flatten(0, 1)
     outputs = []
     for group in groups:
-        output = _attend(q, k, v, group, causal, scale, dropout)  # [n, Lq, H, Dh]
+        output = _attend(q, k, v, group, causal, scale, dropout, window)  # [n, Lq, H, Dh]
         rows: Tensor = _Unpad.apply(output.flatten(0, 1), group.query)  # type: ignore[no-untyped-call]
         outputs.append(rows)  # [Σ Lq, H, Dh]
     places = torch.cat([group.query.rows for group in groups])  # [T] where each output row belongs
@@ -105,18 +119,21 @@ def grouped_attention(
     return scattered
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, group: Group, causal: bool, scale: float, dropout: float) -> Tensor:
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, group: Group, causal: bool, scale: float, dropout: float, window: int | None
+) -> Tensor:
     """One group → [n, Lq, H, Dh], by whichever of torch's ways is fast for it."""
     query, key, value = (
         _rectangle(x, rows).transpose(1, 2) for x, rows in ((q, group.query), (k, group.key), (v, group.key))
     )
     # [n, H, L, Dh]. As many queries as keys: padding stands to the right of every query, the triangle hides it.
-    triangle = causal and group.query.lengths == group.key.lengths
-    one_query = causal and group.uniform and group.query.shape[1] == 1  # a decoding step sees all its keys
+    whole = causal and window is None
+    triangle = whole and group.query.lengths == group.key.lengths
+    one_query = whole and group.uniform and group.query.shape[1] == 1  # a decoding step sees all its keys
     if q.dtype == torch.bfloat16 and group.query.shape[1] * group.key.shape[1] <= BATCHED_SCORES:
-        mask = None if one_query else group.mask(causal=causal)
+        mask = None if one_query else group.mask(causal=causal, window=window)
         return _batched(query, key, value, mask, scale, dropout).transpose(1, 2)
-    mask = None if triangle or one_query else group.mask(causal=causal)
+    mask = None if triangle or one_query else group.mask(causal=causal, window=window)
     output = F.scaled_dot_product_attention(
         query,
         key,

@@ -121,10 +121,11 @@ class LanguageModelHead(nn.Module):
     def __init__(self, config: LanguageModelHeadConfig, tokens: nn.Embedding) -> None:
         super().__init__()
         self.vocabulary = vocabulary_matrix(tokens, tied=config.tied)
+        self.bias = nn.Parameter(torch.zeros(tokens.num_embeddings)) if config.bias else None
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[M, D] → [M, V]."""
-        return F.linear(hidden_states, self.vocabulary.weight)
+        return F.linear(hidden_states, self.vocabulary.weight, self.bias)
 
 
 def vocabulary_matrix(tokens: nn.Embedding, *, tied: bool) -> nn.Embedding:

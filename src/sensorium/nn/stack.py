@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from sensorium.config import StackConfig
 from sensorium.errors import UsageError
 from sensorium.nn.attention import attention_weights, reference_attention
-from sensorium.nn.block import Block, Cache, PostNormBlock, PreNormBlock
+from sensorium.nn.block import NORMS, Block, Cache, Context, PostNormBlock, PreNormBlock
+from sensorium.nn.memory import Memory
+from sensorium.nn.positions import Rotation, rotation
 from sensorium.packed import Layout
 
 BLOCKS: dict[str, type[PreNormBlock] | type[PostNormBlock]] = {"pre": PreNormBlock, "post": PostNormBlock}
@@ -27,7 +29,7 @@ class StackKernel(Protocol):
 
 
 class Stack(nn.Module):
-    """A tower of blocks over packed tokens: ``Stack(config)(x, layout, cache=None) -> x``, x: [T, D]."""
+    """A tower of blocks over packed tokens: ``Stack(config)(x, layout, cache=None, memory=None) -> x``, x: [T, D]."""
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
@@ -36,17 +38,25 @@ class Stack(nn.Module):
         """What runs all blocks at once; ``None``: one block after another."""
         block = BLOCKS[config.norm_place]
         self.layers = nn.ModuleList(block(config, layer) for layer in range(config.num_layers))
-        self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps) if config.final_norm else nn.Identity()
+        norm = NORMS[config.norm]
+        self.final_norm = norm(config.hidden_size, eps=config.norm_eps) if config.final_norm else nn.Identity()
 
-    def forward(self, x: Tensor, layout: Layout, cache: Cache | None = None) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, cache: Cache | None = None, memory: Memory | None = None) -> Tensor:
         """[T, D] → [T, D]."""
         if self.kernel is not None and cache is None:
             x = self.kernel(self, x, layout)
         else:
+            context = Context(layout, cache, self._rotation(x, layout), memory)
             for layer in self.layers:
-                x = layer(x, layout, cache)
+                x = layer(x, context)
         output: Tensor = self.final_norm(x)
         return output
+
+    def _rotation(self, x: Tensor, layout: Layout) -> Rotation | None:
+        rotary = self.config.rotary
+        if rotary is None:
+            return None
+        return rotation(rotary, self.config.head_size, layout.query_positions.to(x.device), x.dtype)
 
 
 What = Literal["attention", "hidden"]
@@ -105,10 +115,11 @@ def capture(
 
 def _recording_kernel(seen: Captured, layer: int) -> Any:
     def kernel(
-        q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0
-    ) -> Tensor:
-        seen.attention[layer] = attention_weights(q, k, layout, causal=causal, scale=scale)
-        return reference_attention(q, k, v, layout, causal=causal, scale=scale, dropout=dropout)
+        q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0,
+        window: int | None = None,
+    ) -> Tensor:  # fmt: skip
+        seen.attention[layer] = attention_weights(q, k, layout, causal=causal, scale=scale, window=window)
+        return reference_attention(q, k, v, layout, causal=causal, scale=scale, dropout=dropout, window=window)
 
     return kernel
 

@@ -224,6 +224,8 @@ def _by_parameter(
 def unsupported(stack: Stack) -> str | None:
     """Why the kernels can't train this stack; ``None``: they can."""
     config = stack.config
+    if config.newer_parts:
+        return f"the kernels have no {config.newer_parts[0]} yet"
     if config.hidden_size % 4 or config.mlp_size % 4 or config.head_size % 2:
         return "hidden_size and mlp_size must be multiples of 4, and the head size even"
     blocks: list[Any] = list(stack.layers)

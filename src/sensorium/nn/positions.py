@@ -1,0 +1,64 @@
+"""Positions that are not learned: sinusoids added to token vectors, and rotations of queries and keys.
+
+Shapes: T packed tokens, H heads, Dh head size, D hidden size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sensorium.config import Llama3Scaling, RotaryPositions
+
+
+def sinusoids(positions: Tensor, hidden_size: int) -> Tensor:
+    """[T] places → [T, D] float32: sines of D/2 frequencies, then their cosines (Vaswani et al., 2017, §3.5).
+
+    Worked out in float64, as the tables of published models were.
+    """
+    exponents = torch.arange(0, hidden_size, 2, dtype=torch.float64, device=positions.device) / hidden_size
+    angles = positions[:, None].double() / 10_000.0**exponents  # [T, D / 2 rounded up]
+    return torch.cat([angles.sin(), angles[:, : hidden_size // 2].cos()], dim=-1).float()
+
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines of each token's angles, [T, 1, Dh / 2]."""
+
+
+def frequencies(config: RotaryPositions, head_size: int, device: torch.device | None = None) -> Tensor:
+    """[Dh / 2] float32: the angle by which each pair of channels turns from one token to the next, in radians."""
+    exponents = torch.arange(0, head_size, 2, dtype=torch.float32, device=device) / head_size
+    plain = 1.0 / config.base**exponents
+    if config.scaling is None:
+        return plain
+    if isinstance(config.scaling, Llama3Scaling):
+        return _llama3(plain, config.scaling)
+    return plain / config.scaling.factor
+
+
+def rotation(config: RotaryPositions, head_size: int, positions: Tensor, dtype: torch.dtype) -> Rotation:
+    """Of tokens at these positions [T]. Angles are worked out in float32, as published models do."""
+    angles = positions[:, None].float() * frequencies(config, head_size, positions.device)  # [T, Dh / 2]
+    return angles.cos().to(dtype)[:, None], angles.sin().to(dtype)[:, None]
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """[T, H, Dh] → [T, H, Dh]: channels i and i + Dh/2 are a point of the plane, turned by its angle (Su et al., 2021).
+
+    >>> quarter = (torch.tensor([[[0.0]]]), torch.tensor([[[1.0]]]))
+    >>> rotate(torch.tensor([[[3.0, 4.0]]]), quarter).tolist()
+    [[[-4.0, 3.0]]]
+    """
+    cosine, sine = rotation
+    first, second = x.chunk(2, dim=-1)  # [T, H, Dh / 2]
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+
+
+def _llama3(plain: Tensor, scaling: Llama3Scaling) -> Tensor:
+    """Wavelengths that fit the original length many times stay; those longer than it grow by the factor."""
+    turns = scaling.original_length * plain / (2 * math.pi)  # within the original length
+    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+    kept = ((turns - low) / (high - low)).clamp(0.0, 1.0)
+    return plain * (kept + (1.0 - kept) / scaling.factor)

@@ -1,0 +1,137 @@
+"""Models that read one text and write another, against `transformers`: same numbers, same files."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sensorium.checkpoint import open_checkpoint, save_checkpoint
+from sensorium.errors import CheckpointError
+from sensorium.packed import Packed
+from sensorium.storage import read_json, write_json
+
+CASES = [
+    pytest.param("Bart", "Model", id="BartModel"),
+    pytest.param("Bart", "ForConditionalGeneration", id="BartForConditionalGeneration"),
+    pytest.param("Marian", "Model", id="MarianModel"),
+    pytest.param("Marian", "MTModel", id="MarianMTModel"),
+]
+EXACT = {"Bart": 1e-9, "Marian": 1e-6}
+"""Of the output's size, in float64; Marian's sinusoids are rounded to float32 by the oracle."""
+
+
+@st.composite
+def configurations(draw: Any, family: str) -> Any:
+    """A small random published config."""
+    heads = draw(st.sampled_from([1, 2, 4]))
+    return getattr(transformers, f"{family}Config")(
+        vocab_size=draw(st.integers(20, 50)), d_model=heads * draw(st.sampled_from([4, 6])),
+        encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_layers=draw(st.integers(1, 3)),
+        decoder_layers=draw(st.integers(1, 3)), encoder_ffn_dim=draw(st.integers(3, 30)),
+        decoder_ffn_dim=draw(st.integers(3, 30)), max_position_embeddings=24, scale_embedding=draw(st.booleans()),
+        activation_function=draw(st.sampled_from(["gelu", "relu", "silu"])), pad_token_id=1, bos_token_id=0,
+        eos_token_id=2, decoder_start_token_id=draw(st.sampled_from([1, 2])), forced_eos_token_id=2,
+    )  # fmt: skip
+
+
+def oracle(family: str, architecture: str, config: Any, seed: int) -> Any:
+    """In float64, every weight random but the sinusoids."""
+    torch.manual_seed(seed)
+    model = getattr(transformers, family + architecture)(config).double().eval()
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if family != "Marian" or "embed_positions" not in name:
+                tensor.normal_(0.0, 0.3)
+    return model
+
+
+def rectangle(sequences: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Padded ids and mask."""
+    length = max(map(len, sequences))
+    ids = torch.tensor([s + [1] * (length - len(s)) for s in sequences])
+    return ids, torch.tensor([[1] * len(s) + [0] * (length - len(s)) for s in sequences])
+
+
+@pytest.mark.parametrize(("family", "architecture"), CASES)
+@given(data=st.data())
+@settings(max_examples=10)
+def test_outputs_equal_transformers(family: str, architecture: str, data: st.DataObject) -> None:
+    config = data.draw(configurations(family))
+    model = oracle(family, architecture, config, data.draw(st.integers(0, 99)))
+    token = st.integers(3, config.vocab_size - 1)
+    texts = st.lists(token, min_size=1, max_size=20)
+    pairs = data.draw(st.lists(st.tuples(texts, texts), min_size=1, max_size=5))
+    sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
+    (ids, mask), (decoder_ids, decoder_mask) = rectangle(sources), rectangle(targets)
+    with torch.no_grad():
+        output = model(
+            input_ids=ids, attention_mask=mask, decoder_input_ids=decoder_ids, decoder_attention_mask=decoder_mask
+        )
+    rows = output.last_hidden_state if architecture == "Model" else output.logits
+    expected = torch.cat([row[: len(target)] for row, target in zip(rows, targets, strict=True)])
+    scale = max(1.0, float(expected.abs().max()))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        for dtype, tolerance in ((torch.float64, EXACT[family]), (torch.float32, 1e-5)):
+            ours = open_checkpoint(folder, dtype=dtype).model
+            with torch.no_grad():
+                memory = ours.encode(Packed.from_sequences(sources))
+                hidden_states = ours(Packed.from_sequences(targets), memory)
+                found = hidden_states if architecture == "Model" else ours.next_token_logits(hidden_states)
+            torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize(("family", "architecture"), CASES)
+@given(data=st.data())
+@settings(max_examples=5)
+def test_saving_what_was_opened_gives_the_same_bytes_and_opens_in_transformers(
+    family: str, architecture: str, data: st.DataObject
+) -> None:
+    model = oracle(family, architecture, data.draw(configurations(family)), 1).float()
+    with tempfile.TemporaryDirectory() as name:
+        first, second, third = (Path(name) / part for part in ("first", "second", "third"))
+        model.save_pretrained(first)
+        for source, target in ((first, second), (second, third)):
+            opened = open_checkpoint(source)
+            save_checkpoint(target, opened.model, None, family=opened.family)
+        for file in ("model.safetensors", "config.json"):
+            assert (second / file).read_bytes() == (third / file).read_bytes()
+        again, report = type(model).from_pretrained(second, output_loading_info=True)
+        assert not report["missing_keys"]
+        assert not report["unexpected_keys"]
+        for key, weight in again.state_dict().items():
+            assert torch.equal(weight, model.state_dict()[key]), key
+
+
+def test_a_table_of_sinusoids_that_are_none_is_refused(tmp_path: Path) -> None:
+    config = transformers.MarianConfig(
+        vocab_size=20, d_model=8, encoder_attention_heads=2, decoder_attention_heads=2, encoder_layers=1,
+        decoder_layers=1, encoder_ffn_dim=8, decoder_ffn_dim=8, max_position_embeddings=12, pad_token_id=1,
+        decoder_start_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    model = transformers.MarianModel(config)
+    with torch.no_grad():
+        model.encoder.embed_positions.weight.zero_()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="embed_positions.weight' follows from the config"):
+        open_checkpoint(tmp_path)
+
+
+def test_what_changes_the_arithmetic_and_is_not_implemented_is_named(tmp_path: Path) -> None:
+    config = transformers.BartConfig(
+        vocab_size=20, d_model=8, encoder_attention_heads=2, decoder_attention_heads=2, encoder_layers=1,
+        decoder_layers=1, encoder_ffn_dim=8, decoder_ffn_dim=8, max_position_embeddings=12,
+    )  # fmt: skip
+    transformers.BartModel(config).save_pretrained(tmp_path)
+    written = read_json(tmp_path / "config.json")
+    write_json(tmp_path / "config.json", {**written, "normalize_before": True})
+    with pytest.raises(CheckpointError, match="normalize_before is True; only False is supported for family bart"):
+        open_checkpoint(tmp_path)
