@@ -146,7 +146,6 @@ class StackConfig(_Checked):
     rotary: RotaryPositions | None = None
     window: int | None = None
     """A causal query sees this many keys at most, its own among them; ``None``: all before it."""
-
     memory_size: int | None = None
     """Width of the vectors of another stack that this one attends to as well; ``None``: there are none."""
 

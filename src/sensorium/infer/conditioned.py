@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sensorium.config import StackConfig
 from sensorium.errors import UsageError
-from sensorium.infer.cache import KeyValueCache
+from sensorium.infer.cache import KeyValueCache, PagedCache
 from sensorium.models.encoder_decoder import EncoderDecoder
 from sensorium.nn.memory import Memory
 from sensorium.packed import Packed
@@ -65,9 +65,9 @@ class Conditioned:
         batch = Packed.from_sequences(prompts)
         return cache, self.next_token_logits(self(batch, cache)[batch.last])
 
-    def __call__(self, batch: Packed, cache: ConditionedCache) -> Tensor:
-        """Hidden states [T, D] of the new tokens."""
-        hidden_states: Tensor = self.model(batch, cache.memory, cache)
+    def __call__(self, batch: Packed, cache: KeyValueCache | PagedCache) -> Tensor:
+        """Hidden states [T, D] of the new tokens; the cache is the one that ``start`` gave."""
+        hidden_states: Tensor = self.model(batch, self.memory, cache)
         return hidden_states
 
     def next_token_logits(self, hidden_states: Tensor) -> Tensor:

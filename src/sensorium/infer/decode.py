@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sensorium.errors import UsageError
 from sensorium.infer.cache import KeyValueCache, PagedCache, pages_needed
-from sensorium.infer.conditioned import Conditioned, ConditionedCache
+from sensorium.infer.conditioned import Conditioned
 from sensorium.infer.fast_stack import FastStack
 from sensorium.models.decoder import DecoderLM
 from sensorium.packed import Packed
@@ -61,9 +61,6 @@ def go_on(model: Decoder, cache: AnyCache, parents: Sequence[int], token_ids: Se
     """The logits [S, V] after one more token each: sequence i is what sequence ``parents[i]`` was, and its token."""
     cache.select(parents)
     batch = Packed.from_sequences([[token_id] for token_id in token_ids], start_positions=cache.lengths)
-    if isinstance(model, Conditioned):
-        assert isinstance(cache, ConditionedCache)
-        return model.next_token_logits(model(batch, cache))
     return model.next_token_logits(model(batch, cache))
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sensorium.config import DecoderConfig
-from sensorium.errors import UsageError
 from sensorium.nn.block import Cache
-from sensorium.nn.heads import LanguageModelHead
+from sensorium.nn.heads import LanguageModelHead, next_token_logits
 from sensorium.nn.stack import Stack
 from sensorium.nn.stems import TokenStem
 from sensorium.packed import Packed
@@ -35,7 +34,4 @@ class DecoderLM(nn.Module):
 
     def next_token_logits(self, hidden_states: Tensor) -> Tensor:
         """[M, D] → [M, V]. Raises ``UsageError`` when the model has no language-model head."""
-        if self.language_model is None:
-            raise UsageError("this model has no language-model head; open a checkpoint that has one")
-        logits: Tensor = self.language_model(hidden_states)
-        return logits
+        return next_token_logits(self.language_model, hidden_states)

@@ -8,9 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sensorium.config import EncoderDecoderConfig, StackConfig, TokenStemConfig
-from sensorium.errors import UsageError
 from sensorium.nn.block import Cache
-from sensorium.nn.heads import LanguageModelHead
+from sensorium.nn.heads import LanguageModelHead, next_token_logits
 from sensorium.nn.memory import Memory
 from sensorium.nn.stack import Stack
 from sensorium.nn.stems import TokenStem
@@ -51,7 +50,4 @@ class EncoderDecoder(nn.Module):
 
     def next_token_logits(self, hidden_states: Tensor) -> Tensor:
         """[M, D] → [M, V]. Raises ``UsageError`` when the model has no language-model head."""
-        if self.language_model is None:
-            raise UsageError("this model has no language-model head; open a checkpoint that has one")
-        logits: Tensor = self.language_model(hidden_states)
-        return logits
+        return next_token_logits(self.language_model, hidden_states)

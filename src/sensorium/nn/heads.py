@@ -17,6 +17,7 @@ from sensorium.config import (
     SpanHeadConfig,
     TokenHeadConfig,
 )
+from sensorium.errors import UsageError
 from sensorium.nn.block import ACTIVATIONS
 from sensorium.nn.dropout import Dropout
 
@@ -126,6 +127,14 @@ class LanguageModelHead(nn.Module):
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[M, D] → [M, V]."""
         return F.linear(hidden_states, self.vocabulary.weight, self.bias)
+
+
+def next_token_logits(head: LanguageModelHead | None, hidden_states: Tensor) -> Tensor:
+    """[M, D] → [M, V]. Raises ``UsageError`` when the model has no language-model head."""
+    if head is None:
+        raise UsageError("this model has no language-model head; open a checkpoint that has one")
+    logits: Tensor = head(hidden_states)
+    return logits
 
 
 def vocabulary_matrix(tokens: nn.Embedding, *, tied: bool) -> nn.Embedding:
