@@ -24,8 +24,8 @@ def stack_parameters(config: StackConfig) -> int:
     """Weights and biases of the blocks and the final norm."""
     d = config.hidden_size
     norm = d if config.norm == "rms" else 2 * d
-    heads, maps = config.qkv_sizes, 3 if config.mlp == "gated" else 2
-    biases = {"qkv": sum(heads), "output": d, "mlp": (maps - 1) * config.mlp_size + d}
+    heads, middles = config.qkv_sizes, 2 if config.mlp == "gated" else 1
+    biases = {"qkv": sum(heads), "output": d, "mlp": middles * config.mlp_size + d}
     if config.memory_size is not None:  # queries, keys, values and output once more, and a norm
         biases["qkv"], biases["output"] = biases["qkv"] + 3 * heads[0], 2 * d
     block = block_weights(config) + sum(biases[name] for name in config.biases)
