@@ -33,7 +33,7 @@ from sensorium.data.corpora import wikipedia
 from sensorium.models.build import new_model
 from sensorium.objectives._base import Batch
 from sensorium.objectives.masked_token import MaskedToken
-from sensorium.text_training import train_wordpiece
+from sensorium.text.training import train_wordpiece
 from sensorium.train.loop import Trainer
 from sensorium.train.optim import OptimizerSettings
 from sensorium.train.settings import LoopSettings

@@ -27,7 +27,7 @@ from sensorium import open_checkpoint, save_checkpoint
 from sensorium.data.corpora import wikipedia
 from sensorium.models.build import new_model
 from sensorium.objectives.masked_token import MaskedToken
-from sensorium.text_training import train_wordpiece
+from sensorium.text.training import train_wordpiece
 from sensorium.train.loop import COLLATE, Trainer
 from sensorium.train.optim import OptimizerSettings, learning_rate_factor
 from sensorium.train.settings import LoopSettings

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensorium.data.batching import epoch_order, token_budget_batches
-from sensorium.data.sentences import split_sentences
 from sensorium.data.splits import NEAR, _jaccard, _shingles, deduplicate, overlap, remove_overlap, split_by_text
 from sensorium.errors import UsageError
+from sensorium.text.sentences import split_sentences
 
 MARK = {True: "!", False: " "}  # what does not count behind a text with letters, and behind one without
 TEXTS = st.lists(st.text(alphabet="abcde fg.,好的酒店", min_size=0, max_size=60), min_size=1, max_size=12)

@@ -12,7 +12,7 @@ from sensorium.errors import DataError
 from sensorium.infer import windows as module
 from sensorium.infer.windows import frame, windows
 from sensorium.text import Encoding, Tokenizer
-from sensorium.text_training import train_byte_level_bpe, train_wordpiece
+from sensorium.text.training import train_byte_level_bpe, train_wordpiece
 
 CORPUS = ["the unbelievable fox jumps, replaying and undoing; 今天天气很好。 Anna's naïve café!"] * 3
 WORDS = st.sampled_from(

@@ -15,7 +15,7 @@ from sensorium.config import (
 from sensorium.models.build import new_model
 from sensorium.models.encoder import EncoderLM
 from sensorium.text import Tokenizer
-from sensorium.text_training import train_wordpiece
+from sensorium.text.training import train_wordpiece
 
 ENGLISH = [
     "The harbour was quiet. Fishermen mended their nets. Nobody remembered the unforgettable storm.",

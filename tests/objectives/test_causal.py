@@ -7,7 +7,7 @@ import pytest
 
 from sensorium.errors import DataError
 from sensorium.objectives.causal import CausalLanguageModel
-from sensorium.text_training import train_byte_level_bpe
+from sensorium.text.training import train_byte_level_bpe
 from tests.objectives.conftest import ENGLISH
 
 TOKENIZER = train_byte_level_bpe(ENGLISH, 300)

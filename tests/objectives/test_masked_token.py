@@ -14,7 +14,7 @@ from sensorium.data.batching import Example
 from sensorium.errors import DataError, UsageError
 from sensorium.objectives.masked_token import MaskedToken, choose_masked
 from sensorium.text import Tokenizer
-from sensorium.text_training import train_byte_level_bpe
+from sensorium.text.training import train_byte_level_bpe
 from tests.objectives.conftest import CHINESE, ENGLISH
 
 LENGTHS = st.lists(st.integers(1, 5), min_size=1, max_size=40)  # pieces of each word

@@ -10,7 +10,7 @@ import pytest
 from sensorium.data.batching import Example
 from sensorium.objectives.masked_token import MaskedToken
 from sensorium.text import Tokenizer
-from sensorium.text_training import train_wordpiece
+from sensorium.text.training import train_wordpiece
 
 DOCUMENTS = [" ".join(f"Text {i} says word {i} {j} {i * j}." for j in range(6)) for i in range(30)]
 

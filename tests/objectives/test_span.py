@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sensorium.errors import DataError
 from sensorium.objectives.span import SpanAnswering
 from sensorium.text import Tokenizer
-from sensorium.text_training import train_wordpiece
+from sensorium.text.training import train_wordpiece
 from tests.objectives.conftest import CHINESE, ENGLISH
 
 CONTEXTS = [" ".join(ENGLISH), CHINESE * 2]

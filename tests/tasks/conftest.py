@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from sensorium.text import Tokenizer
-from sensorium.text_training import train_byte_level_bpe, train_wordpiece
+from sensorium.text.training import train_byte_level_bpe, train_wordpiece
 
 TEXTS = (
     "The quick brown fox jumps over the lazy dog. Paris is the capital of France, and Anna lives there.",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sensorium.errors import SensoriumError
-from sensorium.text_training import train_wordpiece
+from sensorium.text.training import train_wordpiece
 from sensorium.train.recipe import Recipe, read_recipe
 from sensorium.train.run import run_recipe
 from tests.train.conftest import write_recipe

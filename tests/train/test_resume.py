@@ -18,7 +18,7 @@ import torch
 from sensorium.data.records import read_records
 from sensorium.errors import TrainingError
 from sensorium.storage import read_tensors
-from sensorium.text_training import train_wordpiece
+from sensorium.text.training import train_wordpiece
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 from sensorium.train.state import Position, load_state, save_state

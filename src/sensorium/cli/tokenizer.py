@@ -29,7 +29,7 @@ def train(
 ) -> None:
     """Learn a vocabulary from text and save it where transformers, too, can open it."""
     from sensorium.data.records import read_records, texts_of
-    from sensorium.text_training import train_byte_level_bpe, train_wordpiece
+    from sensorium.text.training import train_byte_level_bpe, train_wordpiece
 
     texts = [text for file in files for record in read_records(file, text=column) for text in texts_of(record)]
     if kind is Kind.WORDPIECE:

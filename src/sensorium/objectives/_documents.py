@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from sensorium.data.batching import Example
-from sensorium.data.sentences import split_sentences
 from sensorium.text import Encoding, Tokenizer
+from sensorium.text.sentences import split_sentences
 
 
 @dataclass(frozen=True)

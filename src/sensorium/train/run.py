@@ -30,7 +30,7 @@ from sensorium.objectives.span import SpanAnswering
 from sensorium.objectives.token import TokenClassification
 from sensorium.storage import atomic_folder, write_json
 from sensorium.text import Tokenizer, open_tokenizer
-from sensorium.text_training import train_byte_level_bpe, train_wordpiece
+from sensorium.text.training import train_byte_level_bpe, train_wordpiece
 from sensorium.train.checks import check_fit, check_heads
 from sensorium.train.loop import Outcome, Trainer
 from sensorium.train.optim import OptimizerSettings

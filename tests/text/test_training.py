@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sensorium.data.corpora import chinese_reviews, docstrings
 from sensorium.errors import DataError, UsageError
 from sensorium.text import Tokenizer
-from sensorium.text_training import train_byte_level_bpe, train_wordpiece
+from sensorium.text.training import train_byte_level_bpe, train_wordpiece
 
 train_roberta = partial(train_byte_level_bpe, family="roberta")
 KINDS = [train_wordpiece, train_byte_level_bpe, train_roberta]

