@@ -20,7 +20,7 @@ from sensorium.checkpoint import Checkpoint
 from sensorium.data.batching import token_budget_batches
 from sensorium.infer.batching import BATCH_TOKENS, pack_encodings
 from sensorium.infer.decode import new_cache
-from sensorium.infer.engine import fast, one_stack
+from sensorium.infer.engine import fast
 from sensorium.infer.fast_stack import FastStack, FastVocabulary
 from sensorium.infer.packing import CODES, Dtype
 from sensorium.models.decoder import DecoderLM
@@ -102,7 +102,7 @@ def weights_of(model: DecoderLM) -> list[Tensor]:
 
 def encoding_work(checkpoint: Checkpoint, texts: Sequence[str], dtype: Dtype, limits: Ceilings) -> Work:
     """Texts through the model's stem and stack, in batches of similar length."""
-    model = fast(one_stack(checkpoint.model), dtype)
+    model = fast(checkpoint.model, dtype)
     tokenizer = checkpoint.require_tokenizer()
     encodings = sorted(tokenizer.encode_batch(texts, max_length=checkpoint.config.max_length), key=len)
     batches = token_budget_batches(
@@ -123,7 +123,7 @@ def encoding_work(checkpoint: Checkpoint, texts: Sequence[str], dtype: Dtype, li
 
 def decoding_work(checkpoint: Checkpoint, dtype: Dtype, *, num_sequences: int = 1) -> Work:
     """New tokens after a context: every one reads all weights, so that memory bounds it (few sequences at a time)."""
-    model = fast(one_stack(checkpoint.model), dtype)
+    model = fast(checkpoint.model, dtype)
     if not isinstance(model, DecoderLM):
         raise TypeError("an encoder does not decode")
     weights = weights_of(model)

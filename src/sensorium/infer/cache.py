@@ -84,13 +84,9 @@ class PagedCache:
         ``num_pages`` is how many pages there are in all, for sequences that share some; ``None``: they share none.
         """
         self.capacity = capacity
-        per_unit = 4 // dtype.itemsize
-        row = -(-config.head_size // 16) * 16
         if num_pages is None:
-            num_pages = num_sequences * _pages(capacity)
-        shape = (config.num_layers, num_pages, config.num_heads)
-        self.keys = torch.zeros(*shape, config.head_size // per_unit, PANEL, dtype=torch.int32)
-        self.values = torch.zeros(*shape, PANEL // per_unit, row, dtype=torch.int32)
+            num_pages = num_sequences * pages_of(capacity)
+        self.keys, self.values = new_pages(config, config.kv_heads, num_pages, dtype)
         self.lengths = [0] * num_sequences
         self._before = list(self.lengths)
         self._pages: list[list[int]] = [[] for _ in self.lengths]
@@ -107,13 +103,8 @@ class PagedCache:
 
     def struct(self) -> native.Cache:
         """This step, as the kernels take it."""
-        columns = max(map(len, self._pages))
-        self._table = torch.tensor([pages + [0] * (columns - len(pages)) for pages in self._pages])
-        self._lengths = torch.tensor(self._before)
-        return native.Cache(
-            self.keys.data_ptr(), self.values.data_ptr(), self._table.data_ptr(), self._lengths.data_ptr(),
-            self.keys.shape[1], columns,
-        )  # fmt: skip
+        self._table, self._lengths = page_table(self._pages), torch.tensor(self._before)
+        return pages_struct(self.keys, self.values, self._table, self._lengths)
 
     def select(self, parents: Sequence[int]) -> None:
         """Sequence i goes on from what ``parents[i]`` is now: a beam search's step, or sequences that leave."""
@@ -146,6 +137,9 @@ class PagedCache:
             self._free.append(page)
 
 
+AnyCache = KeyValueCache | PagedCache
+
+
 def pages_needed(prefix: int, prompts: Sequence[int], ends: Sequence[int], branches: Sequence[int]) -> int:
     """Pages for prompts whose first ``prefix`` tokens are shared, and for the branches that go on from each.
 
@@ -158,14 +152,36 @@ def pages_needed(prefix: int, prompts: Sequence[int], ends: Sequence[int], branc
     4
     """
     own = (
-        length // PANEL - prefix // PANEL + count * (_pages(end) - length // PANEL)
+        length // PANEL - prefix // PANEL + count * (pages_of(end) - length // PANEL)
         for length, end, count in zip(prompts, ends, branches, strict=True)
     )
     return prefix // PANEL + sum(own)
 
 
-def _pages(tokens: int) -> int:
+def pages_of(tokens: int) -> int:
+    """Pages that so many tokens of a sequence take."""
     return -(-tokens // PANEL)
+
+
+def new_pages(config: StackConfig, heads: int, num_pages: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Empty pages of keys and of values for every layer, as ``native/attention.h`` has them, in 32-bit units."""
+    per_unit = 4 // dtype.itemsize
+    row = -(-config.head_size // 16) * 16
+    shape = (config.num_layers, num_pages, heads)
+    keys = torch.zeros(*shape, config.head_size // per_unit, PANEL, dtype=torch.int32)
+    return keys, torch.zeros(*shape, PANEL // per_unit, row, dtype=torch.int32)
+
+
+def page_table(pages: Sequence[Sequence[int]]) -> Tensor:
+    """[sequences, most pages of one] int64: which pages each sequence has; filled up with zeros."""
+    columns = max(map(len, pages))
+    return torch.tensor([[*own, *[0] * (columns - len(own))] for own in pages])
+
+
+def pages_struct(keys: Tensor, values: Tensor, table: Tensor, lengths: Tensor) -> native.Cache:
+    """Pages as the kernels take them. The tensors must outlive it."""
+    places = (tensor.data_ptr() for tensor in (keys, values, table, lengths))
+    return native.Cache(*places, keys.shape[1], table.shape[1])
 
 
 def _grown(before: Sequence[int], new: Sequence[int], capacity: int) -> list[int]:

@@ -6,30 +6,35 @@ Shapes: T packed tokens, N sources, S sequences that go on from them, D hidden s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sensorium.config import StackConfig
 from sensorium.errors import UsageError
-from sensorium.infer.cache import KeyValueCache, PagedCache
+from sensorium.infer.cache import AnyCache, pages_needed
+from sensorium.infer.fast_stack import FastStack, cache_for
 from sensorium.models.encoder_decoder import EncoderDecoder
 from sensorium.nn.memory import Memory
 from sensorium.packed import Packed
 
 
-class ConditionedCache(KeyValueCache):
+@dataclass(frozen=True)
+class ConditionedCache:
     """What a decoder has written, and what it reads from: ``select`` goes on with both."""
 
-    def __init__(
-        self, config: StackConfig, num_sequences: int, capacity: int, dtype: torch.dtype, memory: Memory
-    ) -> None:
-        super().__init__(config, num_sequences, capacity, dtype)
-        self.memory = memory
+    written: AnyCache
+    memory: Memory
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each sequence."""
+        return self.written.lengths
 
     def select(self, parents: Sequence[int]) -> None:
         """Sequence i goes on from what ``parents[i]`` is now, with its source."""
-        super().select(parents)
+        self.written.select(parents)
         self.memory.select(parents)
 
 
@@ -44,8 +49,10 @@ class Conditioned:
                     f"text {number} has {len(source):,} tokens; this model reads at most {model.config.max_length:,}"
                 )
         self.model = model
+        stack: Any = model.decoder.stack
         with torch.inference_mode():
-            self.memory = model.encode(Packed.from_sequences(sources))
+            memory = model.encode(Packed.from_sequences(sources))
+            self.memory = stack.read(memory) if isinstance(stack, FastStack) else memory
 
     @property
     def max_length(self) -> int:
@@ -58,16 +65,15 @@ class Conditioned:
         return [[self.model.config.start_token_id] for _ in self.memory.lengths]
 
     @torch.inference_mode()
-    def start(self, prompts: Sequence[Sequence[int]], capacity: int) -> tuple[ConditionedCache, Tensor]:
-        """A cache with the prompts in it, one for each source, and the logits [N, V] of what comes after each."""
-        parameter = next(self.model.decoder.stack.parameters())
-        cache = ConditionedCache(self.model.config.decoder_stack, len(prompts), capacity, parameter.dtype, self.memory)
-        batch = Packed.from_sequences(prompts)
-        return cache, self.next_token_logits(self(batch, cache)[batch.last])
+    def new_cache(self, prompts: Sequence[Sequence[int]], ends: Sequence[int], branches: int) -> ConditionedCache:
+        """An empty cache for the prompts, one for each source: ``branches`` of each may go on to ``ends`` tokens."""
+        pages = pages_needed(0, list(map(len, prompts)), ends, [branches] * len(prompts))
+        stack = self.model.decoder.stack
+        return ConditionedCache(cache_for(stack, len(prompts), max(ends), num_pages=pages), self.memory)
 
-    def __call__(self, batch: Packed, cache: KeyValueCache | PagedCache) -> Tensor:
-        """Hidden states [T, D] of the new tokens; the cache is the one that ``start`` gave."""
-        hidden_states: Tensor = self.model(batch, self.memory, cache)
+    def __call__(self, batch: Packed, cache: ConditionedCache) -> Tensor:
+        """Hidden states [T, D] of the new tokens; the cache is one that ``new_cache`` gave."""
+        hidden_states: Tensor = self.model(batch, cache.memory, cache.written)
         return hidden_states
 
     def next_token_logits(self, hidden_states: Tensor) -> Tensor:

@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 
 from sensorium.errors import UsageError
-from sensorium.infer.cache import KeyValueCache, PagedCache, pages_needed
-from sensorium.infer.conditioned import Conditioned
-from sensorium.infer.fast_stack import FastStack
+from sensorium.infer.cache import AnyCache, pages_needed
+from sensorium.infer.conditioned import Conditioned, ConditionedCache
+from sensorium.infer.fast_stack import cache_for
 from sensorium.models.decoder import DecoderLM
 from sensorium.packed import Packed
 
-AnyCache = KeyValueCache | PagedCache
 Decoder = DecoderLM | Conditioned
 """What decodes: a decoder, or an encoder–decoder that has read its sources."""
+Started = AnyCache | ConditionedCache
+"""The cache of what decodes: an encoder–decoder's holds its sources too."""
 SHORTEST_PREFIX = 64
 """Tokens. A shorter beginning that all prompts share costs less than a pass over the weights of its own."""
 
@@ -29,7 +30,7 @@ SHORTEST_PREFIX = 64
 @torch.inference_mode()
 def start(
     model: Decoder, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, branches: int = 1
-) -> tuple[AnyCache, Tensor]:
+) -> tuple[Started, Tensor]:
     """A cache with the N prompts in it, and the logits [N, V] of what comes after each.
 
     Equal prompts are computed once, and so is a long beginning that all of them have in common. The cache has room for
@@ -37,7 +38,9 @@ def start(
     """
     _check(model, prompts, max_new_tokens)
     if isinstance(model, Conditioned):  # equal prompts go on from different sources: nothing is shared
-        return model.start(prompts, max(last_position(model, prompt, max_new_tokens) for prompt in prompts))
+        ends = [last_position(model, prompt, max_new_tokens) for prompt in prompts]
+        batch, conditioned = Packed.from_sequences(prompts), model.new_cache(prompts, ends, branches)
+        return conditioned, model.next_token_logits(model(batch, conditioned)[batch.last])
     wanted = Counter(map(tuple, prompts))
     distinct = list(wanted)
     ends = [last_position(model, prompt, max_new_tokens) for prompt in distinct]
@@ -57,11 +60,12 @@ def start(
 
 
 @torch.inference_mode()
-def go_on(model: Decoder, cache: AnyCache, parents: Sequence[int], token_ids: Sequence[int]) -> Tensor:
+def go_on(model: Decoder, cache: Started, parents: Sequence[int], token_ids: Sequence[int]) -> Tensor:
     """The logits [S, V] after one more token each: sequence i is what sequence ``parents[i]`` was, and its token."""
     cache.select(parents)
     batch = Packed.from_sequences([[token_id] for token_id in token_ids], start_positions=cache.lengths)
-    return model.next_token_logits(model(batch, cache))
+    step: Any = model  # the cache is the one that it gave
+    return model.next_token_logits(step(batch, cache))
 
 
 def last_position(model: Decoder, prompt: Sequence[int], max_new_tokens: int) -> int:
@@ -79,11 +83,7 @@ def new_cache(model: DecoderLM, num_sequences: int, capacity: int, *, num_pages:
 
     ``num_pages`` is for sequences that share pages (``cache.pages_needed``); ``None``: they share none.
     """
-    stack: Any = model.stack
-    if isinstance(stack, FastStack):
-        return PagedCache(stack.config, num_sequences, capacity, stack.cache_dtype, num_pages=num_pages)
-    dtype = getattr(stack, "dtype", None) or next(stack.parameters()).dtype
-    return KeyValueCache(stack.config, num_sequences, capacity, dtype)
+    return cache_for(model.stack, num_sequences, capacity, num_pages=num_pages)
 
 
 def _common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:

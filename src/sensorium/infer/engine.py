@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +23,17 @@ from sensorium.infer.torch_stack import TorchStack
 from sensorium.models.build import Model, OneStack
 from sensorium.models.decoder import DecoderLM
 from sensorium.models.encoder import EncoderLM
+from sensorium.models.encoder_decoder import EncoderDecoder
 from sensorium.nn.heads import MaskedTokenHead
 
 DTYPES: dict[str, Dtype] = {
     "fp32": "fp32", "float32": "fp32", "bf16": "bf16", "bfloat16": "bf16", "int8": "int8",
     "int8_weight_only": "int8_weight_only", "int4_weight_only": "int4_weight_only",
 }  # fmt: skip
-AnyModel = TypeVar("AnyModel", EncoderLM, DecoderLM, OneStack)
+AnyModel = TypeVar("AnyModel", EncoderLM, DecoderLM, EncoderDecoder, OneStack, Model)
+
+
+Part = TypeVar("Part", bound=nn.Module)
 
 
 class FallbackWarning(UserWarning):
@@ -48,48 +52,56 @@ def fast(model: AnyModel, dtype: str = "fp32", *, smooth: Mapping[str, Tensor] |
     if dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}{nearest(dtype, DTYPES)}; known are {', '.join(DTYPES)}")
     wanted = DTYPES[dtype]
-    given: nn.Module = model.stack
-    if isinstance(given, FastStack | TorchStack):
+    if any(isinstance(side.stack, FastStack | TorchStack) for side in _sides(model)):
         raise UsageError("this model was made fast already; give the one that was opened")
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         model = copy.deepcopy(model).float()
     reason = "the model is on a GPU" if next(model.parameters()).is_cuda else _no_kernels(model)
     if reason is None:
-        stack = FastStack(model.stack, wanted, dict(smooth or {}))
-        return _with(model, stem=FastStem(model.stem), stack=stack, **_vocabularies(model, wanted))
+        return _put(model, lambda side: _on_kernels(side, wanted, dict(smooth or {})), **_vocabularies(model, wanted))
     possible = _possible(wanted, model)
     if possible != wanted:
         warnings.warn(f"{wanted} can't run here: {reason}; {possible} runs instead", FallbackWarning, stacklevel=2)
-    return _with(model, stack=TorchStack(model.stack, possible))
+    return _put(model, lambda side: {"stack": TorchStack(side.stack, possible)})
 
 
-def one_stack(model: Model) -> OneStack:
-    """A model of one stack. Raises ``UsageError`` for one that reads with one and writes with another."""
-    if isinstance(model, EncoderLM | DecoderLM):
-        return model
-    raise UsageError("a model that reads one text and writes another runs as it was opened; the engine has none yet")
+def _sides(model: Model) -> list[Any]:
+    """What has a stem and a stack: the model, or both sides of one that reads one text and writes another."""
+    return [model.encoder, model.decoder] if isinstance(model, EncoderDecoder) else [model]
 
 
-def _no_kernels(model: OneStack) -> str | None:
+def _put(model: AnyModel, parts: Callable[[Any], dict[str, nn.Module]], **heads: nn.Module) -> AnyModel:
+    """The model with these parts in each of its sides, and these heads; the rest is shared."""
+    if isinstance(model, EncoderDecoder):
+        sides = {name: _with(getattr(model, name), **parts(getattr(model, name))) for name in ("encoder", "decoder")}
+        return _with(model, **sides, **heads)
+    return _with(model, **parts(model), **heads)
+
+
+def _on_kernels(side: Any, dtype: Dtype, smooth: dict[str, Tensor]) -> dict[str, nn.Module]:
+    return {"stem": FastStem(side.stem), "stack": FastStack(side.stack, dtype, smooth)}
+
+
+def _no_kernels(model: Model) -> str | None:
     """Why the compiled kernels can't take this model here."""
     try:
         native.library()
     except OSError as error:
         return str(error)
-    return unsupported(model.config.stack)
+    return next((reason for side in _sides(model) if (reason := unsupported(side.stack.config))), None)
 
 
-def _possible(wanted: Dtype, model: OneStack) -> Dtype:
+def _possible(wanted: Dtype, model: Model) -> Dtype:
     """The dtype nearest to the one wanted that torch's own products are fast in."""
     bf16 = next(model.parameters()).is_cuda or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return "bf16" if wanted != "fp32" and bf16 else "fp32"
 
 
-def _vocabularies(model: OneStack, dtype: Dtype) -> dict[str, nn.Module]:
+def _vocabularies(model: Model, dtype: Dtype) -> dict[str, nn.Module]:
     """The heads over the vocabulary, on the kernels."""
-    if isinstance(model, DecoderLM):
+    if isinstance(model, DecoderLM | EncoderDecoder):
         head = model.language_model
-        return {} if head is None else {"language_model": FastVocabulary(head.vocabulary.weight, None, dtype)}
+        return {} if head is None else {"language_model": FastVocabulary(head.vocabulary.weight, head.bias, dtype)}
     masked = model.masked_token
     return {} if masked is None else {"masked_token": FastMaskedTokenHead(masked, dtype)}
 
@@ -108,7 +120,7 @@ class FastMaskedTokenHead(nn.Module):
         return logits
 
 
-def _with(model: AnyModel, **parts: nn.Module) -> AnyModel:
+def _with(model: Part, **parts: nn.Module) -> Part:
     """The model with other parts in place of its own; the rest is shared."""
     result = copy.copy(model)
     result.__dict__["_modules"] = {**model._modules, **parts}

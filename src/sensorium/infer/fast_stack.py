@@ -15,18 +15,24 @@ from torch import Tensor, nn
 from sensorium import native
 from sensorium.config import StackConfig
 from sensorium.errors import UsageError
-from sensorium.infer.cache import PagedCache
+from sensorium.infer.cache import AnyCache, KeyValueCache, PagedCache
 from sensorium.infer.packing import CODES, Dtype, PackedLinear
+from sensorium.infer.paged_memory import PagedMemory
 from sensorium.native.activations import activation
+from sensorium.nn.block import GatedMLP
+from sensorium.nn.memory import Memory
+from sensorium.nn.positions import rotation
 from sensorium.nn.stack import Stack
 from sensorium.packed import Layout
 
 MOST_HIDDEN = 1 << 14
-"""As in ``stack.cpp``, which keeps a copy of one row on its stack."""
+"""As in ``tile.h``, which keeps a copy of one row on its stack."""
+LACKING = ("a window", "relative positions")
+"""Parts of a stack, as ``StackConfig.newer_parts`` calls them, that the kernels for inference have not."""
 
 
 class FastStack(nn.Module):
-    """As ``nn.Stack``, for inference: ``stack(x, layout, cache=None) -> x``, x: [T, D] float32.
+    """As ``nn.Stack``, for inference: ``stack(x, layout, cache=None, memory=None) -> x``, x: [T, D] float32.
 
     A sequence's result is the same bit for bit whatever its neighbours in the batch and the number of threads.
     """
@@ -47,23 +53,24 @@ class FastStack(nn.Module):
             self._kept.append(packed)
             return packed.struct
 
-        layers = (native.Layer * stack.config.num_layers)()
+        config, exact = stack.config, dtype == "fp32"
+        layers = (native.Layer * config.num_layers)()
         blocks: list[Any] = list(stack.layers)
         for number, block in enumerate(blocks):
-            parts = {"qkv": block.attention.qkv, "output": block.attention.output, "up": block.mlp.up,
-                     "down": block.mlp.down}  # fmt: skip
-            for name, module in parts.items():
+            for name, module in linear_maps(block).items():
                 setattr(layers[number], name, linear(f"{number}.{name}", module))
-            layers[number].attention_norm = self._norm(block.attention_norm)
-            layers[number].mlp_norm = self._norm(block.mlp_norm)
-        config, exact = stack.config, dtype == "fp32"
+            for name, norm in _norms(block).items():
+                setattr(layers[number], name, self._norm(norm))
+        sizes = native.stack_sizes(config)
         self.struct = native.Stack(
-            config.hidden_size, config.num_heads, config.mlp_size, config.num_layers, config.norm_place == "pre",
-            config.mask == "causal", config.scale, config.norm_eps, activation(config.activation, exact=exact),
-            layers, self._norm(stack.final_norm),
+            *sizes, config.scale, config.norm_eps, activation(config.activation, exact=exact), layers,
+            self._norm(stack.final_norm),
         )  # fmt: skip
         self._kept.append(layers)
-        self.code = native.on_matrix_unit(CODES[dtype], config.hidden_size, config.mlp_size)
+        memory = [] if config.memory_size is None else [config.memory_size]
+        self.code = native.on_matrix_unit(
+            CODES[dtype], config.hidden_size, config.mlp_size, config.qkv_sizes[0], *memory
+        )
 
     @property
     def panels(self) -> list[Tensor]:
@@ -71,18 +78,36 @@ class FastStack(nn.Module):
         return [kept.panels for kept in self._kept if isinstance(kept, PackedLinear)]
 
     def _norm(self, norm: Any) -> native.Norm:
-        if not isinstance(norm, nn.LayerNorm):
+        if not isinstance(norm, nn.LayerNorm | nn.RMSNorm):
             return native.Norm(None, None)
-        weight, bias = norm.weight.detach().float().contiguous(), norm.bias.detach().float().contiguous()
-        self._kept += [weight, bias]
-        return native.Norm(native.pointer(weight), native.pointer(bias))
+        bias = getattr(norm, "bias", None)
+        vectors = [None if vector is None else vector.detach().float().contiguous() for vector in (norm.weight, bias)]
+        self._kept += vectors
+        return native.Norm(*map(native.pointer, vectors))
 
-    def forward(self, x: Tensor, layout: Layout, cache: PagedCache | None = None) -> Tensor:
-        """[T, D] → [T, D] float32."""
+    def read(self, memory: Memory) -> PagedMemory:
+        """What another stack made of its sources, as this one attends to it; once for all that is decoded."""
+        if isinstance(memory, PagedMemory):
+            return memory
+        return PagedMemory(memory, self.config, self.struct, self.code, self.cache_dtype)
+
+    def forward(
+        self, x: Tensor, layout: Layout, cache: PagedCache | None = None, memory: Memory | None = None
+    ) -> Tensor:
+        """[T, D] → [T, D] float32. Raises ``UsageError`` where there should be a memory and is none."""
+        if (memory is None) != (self.config.memory_size is None):
+            raise UsageError("this decoder attends to an encoder's vectors, and none were given")
         x = x.detach().to(torch.float32, copy=True).contiguous()
         offsets = torch.tensor([0, *np.cumsum(layout.query_lengths)])  # [sequences + 1]
         pages = None if cache is None else ctypes.pointer(cache.struct())
-        batch = native.Batch(native.pointer(x), native.pointer(offsets), pages)
+        rotary, angles = self.config.rotary, []
+        if rotary is not None:
+            angles = [*rotation(rotary, self.config.head_size, layout.query_positions, torch.float32)]  # [T, 1, Dh / 2]
+        read = None if memory is None else self.read(memory)
+        batch = native.Batch(
+            native.pointer(x), native.pointer(offsets), pages, *(map(native.pointer, angles or (None, None))),
+            *((None, None, 0) if read is None else read.attended_by(layout.query_lengths)),
+        )  # fmt: skip
         self.library.sensorium_stack(
             self.code, ctypes.byref(self.struct), ctypes.byref(batch), len(layout.query_lengths),
             torch.get_num_threads(),
@@ -111,12 +136,42 @@ class FastVocabulary(nn.Module):
         return logits
 
 
+def cache_for(stack: Any, num_sequences: int, capacity: int, *, num_pages: int | None = None) -> AnyCache:
+    """A cache of the kind that a stack reads, for N sequences of ``capacity`` tokens.
+
+    ``num_pages`` is for sequences that share pages (``cache.pages_needed``); ``None``: they share none.
+    """
+    if isinstance(stack, FastStack):
+        return PagedCache(stack.config, num_sequences, capacity, stack.cache_dtype, num_pages=num_pages)
+    dtype = getattr(stack, "dtype", None) or next(stack.parameters()).dtype
+    return KeyValueCache(stack.config, num_sequences, capacity, dtype)
+
+
+def linear_maps(block: Any) -> dict[str, nn.Linear]:
+    """Those of a block, by the names that the kernels have for them."""
+    attention, mlp, memory = block.attention, block.mlp, block.memory_attention
+    maps = {"qkv": attention.qkv, "output": attention.output, "up": mlp.up, "down": mlp.down}
+    if isinstance(mlp, GatedMLP):
+        maps["gate"] = mlp.gate
+    if memory is not None:
+        maps |= {"query": memory.query, "key_value": memory.key_value, "memory_output": memory.output}
+    return maps
+
+
+def _norms(block: Any) -> dict[str, nn.Module | None]:
+    attention = block.attention
+    return {
+        "attention_norm": block.attention_norm, "mlp_norm": block.mlp_norm, "memory_norm": block.memory_norm,
+        "query_norm": attention.query_norm, "key_norm": attention.key_norm,
+    }  # fmt: skip
+
+
 def unsupported(config: StackConfig) -> str | None:
     """Why the kernels can't run a stack of this shape; ``None``: they can."""
     if config.hidden_size > MOST_HIDDEN:
         return f"hidden_size is {config.hidden_size:,}, and the kernels go up to {MOST_HIDDEN:,}"
-    if config.newer_parts:
-        return f"the kernels have no {config.newer_parts[0]} yet"
-    if config.hidden_size % 4 or config.mlp_size % 4 or config.head_size % 2:
-        return "hidden_size and mlp_size must be multiples of 4, and the head size even"
+    if lacking := [part for part in config.newer_parts if part in LACKING]:
+        return f"the kernels have no {lacking[0].removeprefix('a ')} yet"
+    if (config.memory_size or 0) % 4 or config.hidden_size % 4 or config.mlp_size % 4 or config.head_size % 2:
+        return "the sizes of vectors and of the MLP must be multiples of 4, and the head size even"
     return None

@@ -22,11 +22,14 @@ from torch import Tensor, nn
 from sensorium.checkpoint import Checkpoint
 from sensorium.errors import UsageError
 from sensorium.infer.batching import pack_encodings
-from sensorium.infer.engine import fast, one_stack
-from sensorium.infer.fast_stack import FastStack
+from sensorium.infer.conditioned import Conditioned
+from sensorium.infer.engine import fast
+from sensorium.infer.fast_stack import FastStack, linear_maps
+from sensorium.infer.generate import generate
 from sensorium.infer.packing import Dtype
-from sensorium.models.build import OneStack
-from sensorium.models.decoder import DecoderLM
+from sensorium.models.build import Model, OneStack
+from sensorium.models.encoder import EncoderLM
+from sensorium.models.encoder_decoder import EncoderDecoder
 from sensorium.packed import Packed
 from sensorium.text import Encoding, Tokenizer
 
@@ -48,6 +51,8 @@ PROBE = (
     "高山上的水在较低的温度就会沸腾，因为那里的气压比较小。",
 )
 """What a quantised model is compared on where no texts are given."""
+ANSWER = 24
+"""Tokens that an encoder–decoder writes to be compared, or fewer where it can't write so many."""
 ENOUGH = 16
 """Fewer texts than this calibrate badly."""
 
@@ -88,9 +93,10 @@ def quantise(
     if len(given) < 2:
         raise UsageError(f"{len(given)} calibration text; give {ENOUGH} or more, like those the model will read")
     encodings = [tokenizer.encode(text, max_length=length) for text in given]
-    opened = one_stack(checkpoint.model)
+    opened = checkpoint.model
     plain = fast(opened, dtype)
-    if texts is None or dtype != "int8":
+    model: Model
+    if texts is None or dtype != "int8" or isinstance(opened, EncoderDecoder):
         model, found = plain, agreement(opened, plain, pack_encodings(encodings))
     else:
         _check(encodings, tokenizer, length)
@@ -100,8 +106,8 @@ def quantise(
             ((one, agreement(opened, one, held_out)) for one in (plain, smooth)),
             key=lambda pair: pair[1].mean,
         )
-    stack: nn.Module = model.stack
-    log.warning("%s: %s", dtype if isinstance(stack, FastStack) else f"what runs instead of {dtype}", found)
+    on_kernels = any(isinstance(part, FastStack) for part in model.modules())
+    log.warning("%s: %s", dtype if on_kernels else f"what runs instead of {dtype}", found)
     return replace(checkpoint, model=model), found
 
 
@@ -123,16 +129,32 @@ def _check(encodings: Sequence[Encoding], tokenizer: Tokenizer, max_length: int)
 
 
 @torch.inference_mode()
-def agreement(model: OneStack, faster: OneStack, batch: Packed) -> Agreement:
-    """Cosine of each sequence's mean vector under both models; of decoders with a head, also their next tokens."""
-    vectors = [one(batch) for one in (model, faster)]  # [T, D]
+def agreement(model: Model, faster: Model, batch: Packed) -> Agreement:
+    """Cosine of each sequence's mean vector under both models; of those that write, also their next tokens.
+
+    An encoder–decoder reads the batch; its vectors are those of what the first model writes then.
+    """
+    vectors: list[Tensor]
+    if isinstance(model, EncoderDecoder):
+        sources, batch = batch, _answers(model, batch)
+        vectors = [one(batch, one.encode(sources)) for one in (model, faster)]  # type: ignore[operator]
+    else:
+        vectors = [one(batch) for one in (model, faster)]  # [T, D]
     means = [torch.stack([part.mean(dim=0) for part in batch.split(x)]) for x in vectors]  # [N, D]
     cosines = F.cosine_similarity(means[0].double(), means[1].double())
     same: float | None = None
-    if isinstance(model, DecoderLM) and isinstance(faster, DecoderLM) and model.language_model is not None:
-        tokens = [one.next_token_logits(x).argmax(dim=-1) for one, x in zip((model, faster), vectors, strict=True)]
+    if not isinstance(model, EncoderLM) and model.language_model is not None:
+        pairs: Any = zip((model, faster), vectors, strict=True)
+        tokens = [one.next_token_logits(x).argmax(dim=-1) for one, x in pairs]
         same = float((tokens[0] == tokens[1]).double().mean())
     return Agreement(float(cosines.mean()), float(cosines.min()), batch.num_sequences, same)
+
+
+def _answers(model: EncoderDecoder, sources: Packed) -> Packed:
+    """What the decoder begins with and goes on to, greedily, for each source."""
+    conditioned = Conditioned(model, [ids.tolist() for ids in sources.split(sources.values)])
+    new = generate(conditioned, conditioned.prompts, max_new_tokens=ANSWER)
+    return Packed.from_sequences([[*prompt, *ids] for prompt, ids in zip(conditioned.prompts, new, strict=True)])
 
 
 @torch.inference_mode()
@@ -146,14 +168,19 @@ def smoothing(model: OneStack, batch: Packed, *, alpha: float = 0.5) -> dict[str
     hooks = []
     blocks: list[Any] = list(model.stack.layers)
     for number, block in enumerate(blocks):
-        for name, linear in (("qkv", block.attention.qkv), ("up", block.mlp.up)):
+        maps = linear_maps(block)
+        for names in (("qkv",), ("up", "gate") if "gate" in maps else ("up",)):  # those that read the same
+            readers = {f"{number}.{name}": maps[name] for name in names}
 
-            def see(module: nn.Module, inputs: Any, output: Any, key: str = f"{number}.{name}") -> None:
+            def see(
+                module: nn.Module, inputs: Any, output: Any, readers: dict[str, nn.Linear] = readers
+            ) -> None:  # fmt: skip
                 activations = inputs[0].abs().amax(dim=0).clamp_min(1e-5)  # [K]
-                weights = module.weight.abs().amax(dim=0).clamp_min(1e-5)  # type: ignore[operator]
-                found[key] = (activations**alpha / weights ** (1 - alpha)).float()
+                weights = torch.cat([linear.weight for linear in readers.values()]).abs().amax(dim=0).clamp_min(1e-5)
+                factors = (activations**alpha / weights ** (1 - alpha)).float()
+                found.update(dict.fromkeys(readers, factors))
 
-            hooks.append(linear.register_forward_hook(see))
+            hooks.append(maps[names[0]].register_forward_hook(see))
     try:
         model(batch)
     finally:

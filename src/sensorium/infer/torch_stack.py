@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sensorium.nn.attention import grouped_attention
 from sensorium.nn.block import Cache
+from sensorium.nn.memory import Memory
 from sensorium.nn.stack import Stack
 from sensorium.packed import Layout
 
@@ -36,14 +37,16 @@ class TorchStack(nn.Module):
             if on_gpu and dtype == "bf16":
                 block.attention.kernel = varlen_attention
             if not on_gpu and torch.backends.mkldnn.is_available():
-                for part in (block.attention, block.mlp):
+                for part in filter(None, (block.attention, block.memory_attention, block.mlp)):
                     for name, linear in list(part.named_children()):
                         if isinstance(linear, nn.Linear):
                             setattr(part, name, PrepackedLinear(linear))
 
-    def forward(self, x: Tensor, layout: Layout, cache: Cache | None = None) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, cache: Cache | None = None, memory: Memory | None = None) -> Tensor:
         """[T, D] → [T, D] float32."""
-        output: Tensor = self.stack(x.to(self.dtype), layout, cache).float()
+        if memory is not None:
+            memory.states = memory.states.to(self.dtype)
+        output: Tensor = self.stack(x.to(self.dtype), layout, cache, memory).float()
         return output
 
 

@@ -10,6 +10,7 @@ import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int64, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,8 +39,12 @@ class Linear(Structure):
     ]  # fmt: skip
 
 
+LINEAR = ("qkv", "output", "gate", "up", "down", "query", "key_value", "memory_output")
+"""The linear maps that a block may have."""
+
+
 class Norm(Structure):
-    """LayerNorm; both null: there is none."""
+    """LayerNorm, or RMSNorm, which has no bias; both null: there is none."""
 
     _fields_ = [("weight", c_void_p), ("bias", c_void_p)]
 
@@ -48,7 +53,8 @@ class Layer(Structure):
     """One block."""
 
     _fields_ = [
-        *((name, Linear) for name in ("qkv", "output", "up", "down")), ("attention_norm", Norm), ("mlp_norm", Norm),
+        *((name, Linear) for name in LINEAR),
+        *((f"{name}_norm", Norm) for name in ("attention", "mlp", "memory", "query", "key")),
     ]  # fmt: skip
 
 
@@ -60,11 +66,14 @@ class Activation(Structure):
     ]  # fmt: skip
 
 
+STACK_SIZES = ("hidden", "heads", "kv_heads", "head", "mlp", "layers", "pre_norm", "causal")
+
+
 class Stack(Structure):
     """A tower of blocks."""
 
     _fields_ = [
-        *((name, c_int64) for name in ("hidden", "heads", "mlp", "layers", "pre_norm", "causal")),
+        *((name, c_int64) for name in STACK_SIZES),
         ("scale", c_float), ("epsilon", c_float), ("activation", Activation), ("layer", POINTER(Layer)),
         ("final_norm", Norm),
     ]  # fmt: skip
@@ -75,12 +84,12 @@ class Stem(Structure):
 
     _fields_ = [
         ("tokens", c_void_p), ("positions", c_void_p), ("segments", c_void_p), ("norm", Norm), ("hidden", c_int64),
-        ("epsilon", c_float),
+        ("epsilon", c_float), ("scale", c_float),
     ]  # fmt: skip
 
 
 class Cache(Structure):
-    """Keys and values of earlier tokens, in pages."""
+    """Keys and values of earlier tokens, or of another stack's, in pages."""
 
     _fields_ = [
         ("keys", c_void_p), ("values", c_void_p), ("table", c_void_p), ("lengths", c_void_p), ("pages", c_int64),
@@ -91,7 +100,10 @@ class Cache(Structure):
 class Batch(Structure):
     """Packed vectors, changed in place."""
 
-    _fields_ = [("x", c_void_p), ("offsets", c_void_p), ("cache", POINTER(Cache))]
+    _fields_ = [
+        ("x", c_void_p), ("offsets", c_void_p), ("cache", POINTER(Cache)), ("cosines", c_void_p), ("sines", c_void_p),
+        ("memory", POINTER(Cache)), ("readers", c_void_p), ("sources", c_int64),
+    ]  # fmt: skip
 
 
 class Dropout(Structure):
@@ -151,6 +163,14 @@ class AdamW(Structure):
     _fields_ = [(name, c_float) for name in ("beta_mean", "beta_square", "epsilon", "scale")]
 
 
+def stack_sizes(config: Any) -> tuple[int, ...]:
+    """``STACK_SIZES`` of a ``StackConfig``."""
+    return (
+        config.hidden_size, config.num_heads, config.kv_heads, config.head_size, config.mlp_size, config.num_layers,
+        config.norm_place == "pre", config.mask == "causal",
+    )  # fmt: skip
+
+
 @cache
 def library() -> ctypes.CDLL:
     """The compiled kernels. Raises ``OSError`` saying why they can't be used here."""
@@ -162,6 +182,8 @@ def library() -> ctypes.CDLL:
     found = ctypes.CDLL(str(LIBRARY))
     found.sensorium_stack.argtypes = [c_int64, POINTER(Stack), POINTER(Batch), c_int64, c_int64]
     found.sensorium_linear.argtypes = [c_int64, POINTER(Linear), c_void_p, c_int64, c_void_p, c_int64]
+    found.sensorium_memory.argtypes = [c_int64, POINTER(Stack), c_void_p, c_void_p, c_int64, POINTER(Cache), c_int64]
+    found.sensorium_memory.restype = None
     found.sensorium_stem.argtypes = [POINTER(Stem), c_void_p, c_void_p, c_void_p, c_int64, c_void_p, c_int64]
     found.sensorium_stem.restype = None
     found.sensorium_read.argtypes = [c_void_p, c_int64, c_int64]

@@ -24,6 +24,32 @@ inline void layer_norm(float* row, size_t size, const float* weight, const float
     }
 }
 
+// RMSNorm of a row, in place (Zhang & Sennrich, 2019).
+inline void rms_norm(float* row, size_t size, const float* weight, float epsilon) {
+    Floats squares = splat(0.0f);
+    for (size_t i = 0; i < size; i += WIDTH) {
+        const Floats x = load(row + i, first_lanes(size - i));
+        squares += x * x;
+    }
+    const Floats factor = splat(1.0f / std::sqrt(sum(squares) / float(size) + epsilon));
+    for (size_t i = 0; i < size; i += WIDTH) {
+        const __mmask16 lanes = first_lanes(size - i);
+        store(row + i, load(row + i, lanes) * factor * load(weight + i, lanes), lanes);
+    }
+}
+
+// Channels i and i + size/2 of a head are a point of the plane, turned by its angle (Su et al., 2021).
+inline void rotate(float* head, size_t size, const float* cosines, const float* sines) {
+    const size_t half = size / 2;
+    for (size_t i = 0; i < half; i += WIDTH) {
+        const __mmask16 lanes = first_lanes(half - i);
+        const Floats x = load(head + i, lanes), y = load(head + half + i, lanes);
+        const Floats cosine = load(cosines + i, lanes), sine = load(sines + i, lanes);
+        store(head + i, x * cosine - y * sine, lanes);
+        store(head + half + i, y * cosine + x * sine, lanes);
+    }
+}
+
 template <class To, class From>
 inline void convert_row(const From* row, size_t size, To* to) {
     for (size_t i = 0; i < size; i += WIDTH) store(to + i, load(row + i, first_lanes(size - i)), first_lanes(size - i));

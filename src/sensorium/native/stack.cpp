@@ -1,199 +1,15 @@
 // The Stack over packed sequences. A thread takes a tile, some whole sequences, through all layers while it lies in its
 // cache; nothing waits for anything. A batch too small for that is one tile, whose products a team of threads shares.
-#include <cstring>
-
-#include "stack.h"
-#include "weights.h"
+#include "tile.h"
 
 namespace {
 
-// Tables [rows, hidden] in float32; segments and the norm may be null.
+// Tables [rows, hidden] in float32; all but the tokens' may be null. Rows of tokens are multiplied by `scale`.
 struct Stem {
     const float *tokens, *positions, *segments;
     Norm norm;
     int64_t hidden;
-    float epsilon;
-};
-
-// Keys and values of earlier tokens: pages [layers, pages, heads, a page], and which pages a sequence has.
-struct Cache {
-    uint32_t* keys;
-    uint32_t* values;
-    const int64_t* table;    // [sequences, columns]
-    const int64_t* lengths;  // [sequences] tokens before this step
-    int64_t pages, columns;
-};
-
-struct Batch {
-    float* x;                // [T, hidden], in and out
-    const int64_t* offsets;  // [sequences + 1]
-    const Cache* cache;      // null: every sequence is whole
-};
-
-template <class Dtype>
-class Tile {
-    using Middle = typename Between<Dtype>::Type;
-    using Number = typename Middle::Number;
-
-  public:
-    Tile(const Stack& stack, const Batch& batch, size_t first, size_t last, Memory& memory)
-        : s_(stack), batch_(batch), first_(first), last_(last), size_(size_t(stack.hidden)), mlp_(size_t(stack.mlp)),
-          rows_(size_t(batch.offsets[last] - batch.offsets[first])), step_(block_rows<Dtype>(rows_)),
-          x_(batch.x + size_t(batch.offsets[first]) * size_) {
-        const size_t in_block = mlp_ * sizeof(Number) + (size_ + mlp_) * 4 + 8;
-        memory.reset((rows_ + SPARE) * 4 * size_ * sizeof(Number) + (BLOCK<Dtype> + SPARE) * in_block + 4096);
-        qkv_ = memory.take<Number>((rows_ + SPARE) * 3 * size_);
-        attended_ = memory.take<Number>((rows_ + SPARE) * size_);
-        middle_ = memory.take<Number>((BLOCK<Dtype> + SPARE) * mlp_);
-        operand_ = memory.take<typename Dtype::Number>((BLOCK<Dtype> + SPARE) * std::max(size_, mlp_));
-        scales_ = memory.take<float>(BLOCK<Dtype>);
-    }
-
-    // Every thread of the team calls this; `own` is the thread's own memory.
-    void run(const Team& team, Memory& own) {
-        for (int64_t layer = 0; layer < s_.layers; ++layer) {
-            for (size_t row = 0; row < rows_; row += step_) attention_in(team, s_.layer[layer], row, block(row));
-            team.meet();
-            attention(team, size_t(layer), own);
-            team.meet();
-            for (size_t row = 0; row < rows_; row += step_) rest(team, s_.layer[layer], row, block(row));
-        }
-        if (s_.final_norm.weight) each_row(team, rows_, [&](size_t row) { norm(s_.final_norm, x_ + row * size_); });
-    }
-
-  private:
-    size_t block(size_t row) const { return std::min(step_, rows_ - row); }
-    void norm(const Norm& n, float* row) const { layer_norm(row, size_, n.weight, n.bias, s_.epsilon); }
-
-    template <class F>
-    static void each_row(const Team& team, size_t count, const F& f) {
-        size_t begin, end;
-        team.share(count, &begin, &end);
-        for (size_t row = begin; row < end; ++row) f(row);
-    }
-
-    template <class From>
-    void prepare(const From* from, size_t row, const Linear& linear) {
-        prepare_row<Dtype>(from, linear, operand_ + row * size_t(linear.inputs), scales_ + row);
-    }
-    Rows prepared(size_t size) const { return {operand_, size / Dtype::PER_UNIT, scales_}; }
-
-    // Rows that the next product takes: as they are where their dtype is the product's.
-    Rows operand(const Team& team, const Number* from, size_t count, const Linear& linear) {
-        const size_t size = size_t(linear.inputs);
-        if constexpr (Dtype::PER_UNIT != 4) return {from, size / Dtype::PER_UNIT, nullptr};
-        each_row(team, count, [&](size_t row) { prepare(from + row * size, row, linear); });
-        team.meet();
-        return prepared(size);
-    }
-
-    // The residual stream's rows, normalised on the way where the norm stands before.
-    Rows normal(const Team& team, const Norm& n, float* x, size_t count, const Linear& linear) {
-        each_row(team, count, [&](size_t row) {
-            if (s_.pre_norm) {
-                float copy[MOST_HIDDEN];
-                std::memcpy(copy, x + row * size_, size_ * sizeof(float));
-                norm(n, copy);
-                prepare(copy, row, linear);
-            } else {
-                prepare(x + row * size_, row, linear);
-            }
-        });
-        team.meet();
-        return prepared(size_);
-    }
-
-    // x = x + rows · weights, then the norm where it stands after.
-    void add(const Team& team, const Linear& linear, const Rows& rows, float* x, size_t count, const Norm& n) {
-        const size_t size = size_;
-        product<Dtype>(team, rows, count, linear, [=](size_t row, size_t column, __mmask16 lanes, Floats value) {
-            float* place = x + row * size + column;
-            store(place, load(place, lanes) + value, lanes);
-        });
-        team.meet();
-        if (!s_.pre_norm) each_row(team, count, [&](size_t row) { norm(n, x + row * size_); });
-    }
-
-    void attention_in(const Team& team, const Layer& layer, size_t row, size_t count) {
-        team.meet();
-        const Rows rows = normal(team, layer.attention_norm, x_ + row * size_, count, layer.qkv);
-        const size_t stride = 3 * size_;
-        Number* to = qkv_ + row * stride;
-        product<Dtype>(team, rows, count, layer.qkv, [=](size_t r, size_t column, __mmask16 lanes, Floats value) {
-            store(to + r * stride + column, value, lanes);
-        });
-    }
-
-    void rest(const Team& team, const Layer& layer, size_t row, size_t count) {
-        float* x = x_ + row * size_;
-        const Rows attended = operand(team, attended_ + row * size_, count, layer.output);
-        add(team, layer.output, attended, x, count, layer.attention_norm);
-        const Rows rows = normal(team, layer.mlp_norm, x, count, layer.up);
-        Number* to = middle_;
-        const size_t stride = mlp_;
-        with_activation(s_.activation, [&](auto activate) {
-            product<Dtype>(team, rows, count, layer.up, [=](size_t r, size_t column, __mmask16 lanes, Floats value) {
-                store(to + r * stride + column, activate(value), lanes);
-            });
-        });
-        team.meet();
-        add(team, layer.down, operand(team, middle_, count, layer.down), x, count, layer.mlp_norm);
-        team.meet();
-    }
-
-    void attention(const Team& team, size_t layer, Memory& own) {
-        const size_t heads = size_t(s_.heads), size = size_ / heads;
-        size_t begin, end;
-        team.share((last_ - first_) * heads, &begin, &end);
-        for (size_t i = begin; i < end; ++i) {
-            const size_t n = first_ + i / heads, h = i % heads;
-            const size_t start = size_t(batch_.offsets[n] - batch_.offsets[first_]);
-            const size_t count = size_t(batch_.offsets[n + 1] - batch_.offsets[n]);
-            const size_t before = batch_.cache ? size_t(batch_.cache->lengths[n]) : 0, keys = before + count;
-            const Number* q = qkv_ + start * 3 * size_ + h * size;
-            const size_t pages = (keys + PAGE - 1) / PAGE, row = round_up(size, WIDTH);
-            const size_t key_units = size / Middle::PER_UNIT * PAGE, value_units = PAGE / Middle::PER_UNIT * row;
-            own.reset(pages * (sizeof(Page) + 4 * (key_units + value_units)) + 4 * attention_scratch<Middle>(keys) + 4096);
-            Page* page = own.take<Page>(pages);
-            float* scratch = own.take<float>(attention_scratch<Middle>(keys));
-            if (batch_.cache) {
-                const Cache& c = *batch_.cache;
-                for (size_t p = 0; p < pages; ++p) {
-                    const size_t number = size_t(c.table[n * size_t(c.columns) + p]);
-                    const size_t place = (layer * size_t(c.pages) + number) * heads + h;
-                    page[p] = {c.keys + place * key_units, c.values + place * value_units, PAGE};
-                }
-                for (size_t t = 0; t < count; ++t) {
-                    const size_t place = (before + t) % PAGE;
-                    if (place % (2 * EDGE) == 0) clear_values<Middle>(page[(before + t) / PAGE].values, place, size);
-                    const Number* key = q + t * 3 * size_ + size_;
-                    put<Middle>(page[(before + t) / PAGE], place, key, key + size_, size);
-                }
-            } else {
-                for (size_t p = 0; p < pages; ++p) {
-                    const size_t tokens = std::min(PAGE, keys - p * PAGE);
-                    page[p] = {own.take<uint32_t>(key_units), own.take<uint32_t>(value_units), round_up(tokens, WIDTH)};
-                    const Number* key = q + p * PAGE * 3 * size_ + size_;
-                    put_keys<Middle>(page[p].keys, page[p].width, tokens, key, 3 * size_, size);
-                    put_values(page[p].values, tokens, key + size_, 3 * size_, size);
-                    if (tokens % (2 * EDGE)) clear_values<Middle>(page[p].values, tokens, size);
-                }
-            }
-            const Head<Number> head = {q, attended_ + start * size_ + h * size, 3 * size_, size_, count, size, keys,
-                                       before + 1, s_.causal != 0, s_.scale};
-            attend<Middle>(head, page, scratch);
-        }
-    }
-
-    static constexpr size_t MOST_HIDDEN = 1 << 14;
-
-    const Stack& s_;
-    const Batch& batch_;
-    const size_t first_, last_, size_, mlp_, rows_, step_;  // step: rows of a block
-    float* x_;
-    Number *qkv_, *attended_, *middle_;
-    typename Dtype::Number* operand_;
-    float* scales_;
+    float epsilon, scale;
 };
 
 // Whether each thread may take tiles of its own: there are enough rows to use the weights for, and about as many for each.
@@ -227,6 +43,55 @@ void run_stack(const Stack& stack, const Batch& batch, size_t sequences, int thr
     }
 }
 
+// What each layer will attend to: keys and values of packed vectors [S, inputs], in pages.
+template <class Dtype>
+void run_memory(const Stack& stack, const float* vectors, const int64_t* offsets, size_t sources, const Cache& cache,
+                int threads) {
+    using Middle = typename Between<Dtype>::Type;
+    const size_t heads = size_t(stack.heads), head = size_t(stack.head), width = heads * head;
+    const size_t inputs = size_t(stack.layer[0].key_value.inputs), rows = size_t(offsets[sources]);
+    const size_t key_units = head / Middle::PER_UNIT * PAGE, value_units = PAGE / Middle::PER_UNIT * round_up(head, WIDTH);
+    static thread_local Memory memory;
+    memory.reset((rows + SPARE) * (2 * width * sizeof(typename Middle::Number) + (inputs + 1) * 4) + 4096);
+    auto* operand = memory.take<typename Dtype::Number>((rows + SPARE) * inputs);
+    auto* key_value = memory.take<typename Middle::Number>((rows + SPARE) * 2 * width);
+    auto* scales = memory.take<float>(rows);
+#pragma omp parallel num_threads(threads)
+    {
+        [[maybe_unused]] const MatrixUnit<Dtype> unit;
+        const Team team = {omp_get_num_threads(), omp_get_thread_num()};
+        const auto each = [&](size_t count, const auto& f) {
+            size_t begin, end;
+            team.share(count, &begin, &end);
+            for (size_t i = begin; i < end; ++i) f(i);
+            team.meet();
+        };
+        each(rows, [&](size_t row) {
+            prepare_row<Dtype>(vectors + row * inputs, stack.layer[0].key_value, operand + row * inputs, scales + row);
+        });
+        for (size_t layer = 0; layer < size_t(stack.layers); ++layer) {
+            const size_t stride = 2 * width;
+            product<Dtype>(team, {operand, inputs / Dtype::PER_UNIT, scales}, rows, stack.layer[layer].key_value,
+                           [=](size_t row, size_t column, __mmask16 lanes, Floats value) {
+                               store(key_value + row * stride + column, value, lanes);
+                           });
+            team.meet();
+            each(sources * heads, [&](size_t i) {
+                const size_t n = i / heads, h = i % heads, begin = size_t(offsets[n]), count = size_t(offsets[n + 1]) - begin;
+                for (size_t p = 0; p * PAGE < count; ++p) {
+                    const size_t number = size_t(cache.table[n * size_t(cache.columns) + p]);
+                    const size_t place = (layer * size_t(cache.pages) + number) * heads + h;
+                    const size_t tokens = std::min(PAGE, count - p * PAGE);
+                    const auto* from = key_value + (begin + p * PAGE) * stride + h * head;
+                    put_keys<Middle>(cache.keys + place * key_units, PAGE, tokens, from, stride, head);
+                    put_values(cache.values + place * value_units, tokens, from + width, stride, head);
+                    if (tokens % (2 * EDGE)) clear_values<Middle>(cache.values + place * value_units, tokens, head);
+                }
+            });
+        }
+    }
+}
+
 // x [count, inputs] → y [count, outputs], both float32: a head over a vocabulary.
 template <class Dtype>
 void run_linear(const Linear& linear, const float* x, size_t count, float* y, int threads) {
@@ -255,13 +120,15 @@ void run_stem(const Stem& stem, const int64_t* ids, const int64_t* positions, co
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t t = 0; t < count; ++t) {
         const float* token = stem.tokens + size_t(ids[t]) * size;
-        const float* position = stem.positions + size_t(positions[t]) * size;
+        const float* position = stem.positions ? stem.positions + size_t(positions[t]) * size : nullptr;
         const float* segment = stem.segments ? stem.segments + size_t(segments ? segments[t] : 0) * size : nullptr;
         float* row = x + size_t(t) * size;
         for (size_t i = 0; i < size; i += WIDTH) {
             const __mmask16 lanes = first_lanes(size - i);
-            const Floats sum = load(token + i, lanes) + load(position + i, lanes);
-            store(row + i, segment ? sum + load(segment + i, lanes) : sum, lanes);
+            Floats sum = load(token + i, lanes) * splat(stem.scale);
+            if (position) sum += load(position + i, lanes);
+            if (segment) sum += load(segment + i, lanes);
+            store(row + i, sum, lanes);
         }
         if (stem.norm.weight) layer_norm(row, size, stem.norm.weight, stem.norm.bias, stem.epsilon);
     }
@@ -321,6 +188,13 @@ uint64_t sensorium_read(const char* from, int64_t bytes, int64_t threads) {
 
 void sensorium_stack(int64_t dtype, const Stack* stack, const Batch* batch, int64_t sequences, int64_t threads) {
     with_dtype(dtype, [&](auto d) { run_stack<decltype(d)>(*stack, *batch, size_t(sequences), int(threads)); });
+}
+
+void sensorium_memory(int64_t dtype, const Stack* stack, const float* vectors, const int64_t* offsets, int64_t sources,
+                      const Cache* cache, int64_t threads) {
+    with_dtype(dtype, [&](auto d) {
+        run_memory<decltype(d)>(*stack, vectors, offsets, size_t(sources), *cache, int(threads));
+    });
 }
 
 void sensorium_linear(int64_t dtype, const Linear* linear, const float* x, int64_t count, float* y, int64_t threads) {

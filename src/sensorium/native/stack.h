@@ -20,22 +20,26 @@ inline size_t block_rows(size_t rows) {
     return round_up((rows + count - 1) / count, Dtype::AMX ? 2 * EDGE : size_t(ROWS));
 }
 
+// LayerNorm, or RMSNorm, which has no bias. Both null: there is none.
 struct Norm {
     const float* weight;
     const float* bias;
 };
 
+// What a block has not has no panels, and norms without weights.
 struct Layer {
-    Linear qkv, output, up, down;
-    Norm attention_norm, mlp_norm;
+    Linear qkv, output, gate, up, down;         // gate: of a gated MLP
+    Linear query, key_value, memory_output;     // attention to another stack's vectors
+    Norm attention_norm, mlp_norm, memory_norm;
+    Norm query_norm, key_norm;                  // RMSNorms of each head
 };
 
 struct Stack {
-    int64_t hidden, heads, mlp, layers, pre_norm, causal;
+    int64_t hidden, heads, kv_heads, head, mlp, layers, pre_norm, causal;
     float scale, epsilon;
     Activation activation;
     const Layer* layer;
-    Norm final_norm;  // null: none
+    Norm final_norm;
 };
 
 // What lies between products: 8-bit numbers are made only where a product takes them.

@@ -50,8 +50,12 @@ class Memory:
         owners = [self.owners[parent] for parent in parents]
         runs = [owner for owner, _ in groupby(owners)]
         if runs != list(range(len(self.lengths))):
-            starts = torch.tensor([0, *self.lengths]).cumsum(0).tolist()
-            rows = torch.cat([torch.arange(starts[n], starts[n + 1]) for n in runs]).to(self.states.device)
-            self.states, self.lengths = self.states[rows], tuple(self.lengths[n] for n in runs)
-            self._kept = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self._kept.items()}
+            self._go_on_with(runs)
         self.owners = [number for number, (_, run) in enumerate(groupby(owners)) for _ in run]
+
+    def _go_on_with(self, sources: Sequence[int]) -> None:
+        """Keep these sources, in this order."""
+        starts = torch.tensor([0, *self.lengths]).cumsum(0).tolist()
+        rows = torch.cat([torch.arange(starts[n], starts[n + 1]) for n in sources]).to(self.states.device)
+        self.states, self.lengths = self.states[rows], tuple(self.lengths[n] for n in sources)
+        self._kept = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self._kept.items()}

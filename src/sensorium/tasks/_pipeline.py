@@ -20,7 +20,7 @@ from sensorium.config import (
 )
 from sensorium.errors import UsageError, nearest
 from sensorium.infer.batching import BATCH_TOKENS
-from sensorium.infer.engine import DTYPES, fast, one_stack
+from sensorium.infer.engine import DTYPES, fast
 from sensorium.infer.quantise import QUANTISED, quantise
 from sensorium.machine import tune_process
 from sensorium.models.decoder import DecoderLM
@@ -106,7 +106,7 @@ def pipeline(
     if dtype is not None and DTYPES[dtype] in QUANTISED:
         checkpoint, _ = quantise(checkpoint, calibration, dtype=DTYPES[dtype])
     elif dtype is not None or not isinstance(model, Checkpoint):
-        checkpoint = replace(checkpoint, model=fast(one_stack(checkpoint.model), dtype or "fp32"))
+        checkpoint = replace(checkpoint, model=fast(checkpoint.model, dtype or "fp32"))
     if kind.head in checkpoint.untrained:
         warnings.warn(
             f"{checkpoint.folder} has no trained head for {name}: it got a fresh one, and its answers are random until "

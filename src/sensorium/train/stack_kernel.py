@@ -71,8 +71,7 @@ class CompiledStack:
         exact = self.dtype == torch.float32
         return native.Training(
             native.Stack(
-                config.hidden_size, config.num_heads, config.mlp_size, config.num_layers, config.norm_place == "pre",
-                config.mask == "causal", config.scale, config.norm_eps, activation(config.activation, exact=exact),
+                *native.stack_sizes(config), config.scale, config.norm_eps, activation(config.activation, exact=exact),
                 self.forward_layers, native.Norm(None, None),
             ),
             slope(config.activation), native.Dropout.of(dropout, seed), native.Dropout.of(attention_dropout, seed),
