@@ -10,7 +10,8 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from sensorium.errors import DataError, UsageError
-from sensorium.text import CONVENTIONS, Tokenizer, set_bert_pipeline, set_byte_level_pipeline
+from sensorium.text import Tokenizer
+from sensorium.text.opening import CONVENTIONS, set_bert_pipeline, set_byte_level_pipeline
 
 END = "<|endoftext|>"
 _ROBERTA_ORDER = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
