@@ -6,12 +6,59 @@ logits). An optional part is an optional sub-config; a choice is a ``Literal``. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args, get_type_hints
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from sensorium.config._checked import Checked
+from sensorium.config.heads import (
+    Activation,
+    LanguageModelHeadConfig,
+    MaskedTokenHeadConfig,
+    NextSentenceHeadConfig,
+    PoolerConfig,
+    SequenceHeadConfig,
+    SpanHeadConfig,
+    TokenHeadConfig,
+)
+from sensorium.config.positions import (
+    LearnedPositions,
+    LinearScaling,
+    Llama3Scaling,
+    RotaryPositions,
+    SinusoidalPositions,
+)
 from sensorium.errors import UsageError
 
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh"]
+__all__ = [
+    "BIASES",
+    "ENCODER_HEADS",
+    "Activation",
+    "DecoderConfig",
+    "EncoderConfig",
+    "EncoderDecoderConfig",
+    "LanguageModelHeadConfig",
+    "LearnedPositions",
+    "LinearScaling",
+    "Llama3Scaling",
+    "MLPKind",
+    "Mask",
+    "MaskedTokenHeadConfig",
+    "ModelConfig",
+    "NextSentenceHeadConfig",
+    "Norm",
+    "NormPlace",
+    "PoolerConfig",
+    "RotaryPositions",
+    "SequenceHeadConfig",
+    "SinusoidalPositions",
+    "SpanHeadConfig",
+    "StackConfig",
+    "TokenHeadConfig",
+    "TokenStemConfig",
+    "learned_positions",
+    "num_layers",
+]
+
 Mask = Literal["bidirectional", "causal"]
 NormPlace = Literal["pre", "post"]
 Norm = Literal["layer", "rms"]
@@ -20,81 +67,8 @@ BIASES = frozenset({"qkv", "output", "mlp"})
 """The linear maps of a block that may have a bias."""
 
 
-class _Checked:
-    """Checks every ``Literal`` field and every count at construction."""
-
-    def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for field in fields(self):  # type: ignore[arg-type]
-            value, hint = getattr(self, field.name), hints[field.name]
-            choices = get_args(hint)
-            if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
-                raise UsageError(
-                    f"{type(self).__name__}.{field.name} is {value!r}; it must be one of {', '.join(choices)}"
-                )
-            if hint is int and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-                raise UsageError(
-                    f"{type(self).__name__}.{field.name} is {value!r}; it must be a whole number, 0 or more"
-                )
-
-
 @dataclass(frozen=True)
-class LearnedPositions(_Checked):
-    """A table of absolute position vectors."""
-
-    size: int
-    """Rows of the table."""
-    offset: int = 0
-    """Row of the first token: RoBERTa counts from the padding id + 1."""
-
-    @property
-    def max_length(self) -> int:
-        """Tokens in the longest sequence the table can place."""
-        return self.size - self.offset
-
-
-@dataclass(frozen=True)
-class SinusoidalPositions(_Checked):
-    """Sines in the first half of the channels, cosines in the second (Vaswani et al., 2017, §3.5); none are learned."""
-
-    size: int
-    """Places that the model was made for."""
-
-    @property
-    def max_length(self) -> int:
-        """Tokens in the longest sequence."""
-        return self.size
-
-
-@dataclass(frozen=True)
-class LinearScaling(_Checked):
-    """Positions divided by a factor (Chen et al., 2023)."""
-
-    factor: float
-
-
-@dataclass(frozen=True)
-class Llama3Scaling(_Checked):
-    """Slow frequencies divided by a factor, fast ones left alone, those between blended (Llama 3.1)."""
-
-    factor: float
-    low_frequency_factor: float
-    high_frequency_factor: float
-    original_length: int
-
-
-@dataclass(frozen=True)
-class RotaryPositions(_Checked):
-    """Queries and keys are turned by their position (Su et al., 2021), pair by pair of channels i and i + Dh/2."""
-
-    max_length: int
-    """Tokens in the longest sequence the model was made for."""
-    base: float = 10_000.0
-    scaling: LinearScaling | Llama3Scaling | None = None
-
-
-@dataclass(frozen=True)
-class TokenStemConfig(_Checked):
+class TokenStemConfig(Checked):
     """Token ids → vectors: token table, positions, optional segments, optional norm."""
 
     vocabulary_size: int
@@ -112,7 +86,7 @@ class TokenStemConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class StackConfig(_Checked):
+class StackConfig(Checked):
     """The Transformer: a tower of identical blocks."""
 
     hidden_size: int
@@ -206,63 +180,7 @@ class StackConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class PoolerConfig(_Checked):
-    """First token → dense → activation: BERT's pooled vector."""
-
-    activation: Activation = "tanh"
-
-
-@dataclass(frozen=True)
-class MaskedTokenHeadConfig(_Checked):
-    """Dense → activation → LayerNorm → vocabulary: the masked-token head."""
-
-    activation: Activation = "gelu"
-    norm_eps: float = 1e-12
-    tied: bool = True
-    """The vocabulary matrix is the stem's token table."""
-
-
-@dataclass(frozen=True)
-class NextSentenceHeadConfig(_Checked):
-    """Pooled vector → two logits: 0, the second sentence follows the first; 1, it does not."""
-
-
-@dataclass(frozen=True)
-class SequenceHeadConfig(_Checked):
-    """One label for the whole sequence."""
-
-    labels: tuple[str, ...]
-    dense: Activation | None = None
-    """``None``: a linear map of the pooled vector (BERT). Else dense → this activation → linear, on the first token."""
-    dropout: float = 0.0
-    problem: Literal["single_label", "multi_label", "regression"] = "single_label"
-
-
-@dataclass(frozen=True)
-class TokenHeadConfig(_Checked):
-    """One label for every token."""
-
-    labels: tuple[str, ...]
-    dropout: float = 0.0
-
-
-@dataclass(frozen=True)
-class SpanHeadConfig(_Checked):
-    """Two logits for every token: the answer starts here, ends here."""
-
-    dropout: float = 0.0
-
-
-@dataclass(frozen=True)
-class LanguageModelHeadConfig(_Checked):
-    """Vector → vocabulary: the next token."""
-
-    tied: bool = True
-    bias: bool = False
-
-
-@dataclass(frozen=True)
-class EncoderConfig(_Checked):
+class EncoderConfig(Checked):
     """A BERT-shaped model: every token sees every token of its sequence."""
 
     stem: TokenStemConfig
@@ -292,7 +210,7 @@ class EncoderConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class DecoderConfig(_Checked):
+class DecoderConfig(Checked):
     """A GPT-shaped model: every token sees itself and the tokens before it."""
 
     stem: TokenStemConfig
@@ -311,7 +229,7 @@ class DecoderConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class EncoderDecoderConfig(_Checked):
+class EncoderDecoderConfig(Checked):
     """A model that reads one text and writes another: a causal stack that attends to an encoder's vectors."""
 
     encoder_stem: TokenStemConfig
