@@ -16,6 +16,7 @@ from sensorium.config import (
     LearnedPositions,
     MaskedTokenHeadConfig,
     NextSentenceHeadConfig,
+    RelativePositions,
     RotaryPositions,
     SequenceHeadConfig,
     SinusoidalPositions,
@@ -53,6 +54,12 @@ CONFIGS = [
     EncoderDecoderConfig(
         STEM, STACK, TokenStemConfig(50, 16, SinusoidalPositions(40)),
         StackConfig(16, 2, 2, 20, mask="causal", memory_size=16), 0, LanguageModelHeadConfig(bias=True),
+    ),
+    EncoderDecoderConfig(
+        TokenStemConfig(50, 16, None), StackConfig(16, 2, 2, 24, relative=RelativePositions(8, 20, 40)),
+        TokenStemConfig(50, 16, None),
+        StackConfig(16, 2, 2, 20, mask="causal", memory_size=16, relative=RelativePositions(8, 20, 40)),
+        0, LanguageModelHeadConfig(tied=False, scaled=True),
     ),
 ]  # fmt: skip
 

@@ -31,7 +31,8 @@ def stack_parameters(config: StackConfig) -> int:
     block = block_weights(config) + sum(biases[name] for name in config.biases)
     block += memory_weights(config) + (2 if config.memory_size is None else 3) * norm
     block += 2 * config.head_size if config.qk_norm else 0
-    return config.num_layers * block + (norm if config.final_norm else 0)
+    distances = 0 if config.relative is None else config.relative.buckets * config.num_heads
+    return config.num_layers * block + distances + (norm if config.final_norm else 0)
 
 
 def block_weights(config: StackConfig) -> int:
@@ -60,7 +61,9 @@ def parameters(config: ModelConfig) -> int:
         tokens = stem.vocabulary_size * d  # both stems share them
         count = stem_parameters(stem) + stem_parameters(config.decoder_stem) - tokens
         count += stack_parameters(config.encoder_stack) + stack_parameters(config.decoder_stack)
-        return count + (stem.vocabulary_size if config.language_model and config.language_model.bias else 0)
+        head = config.language_model
+        count += stem.vocabulary_size if head is not None and head.bias else 0
+        return count + (tokens if head is not None and not head.tied else 0)
     count = stack_parameters(config.stack) + stem_parameters(stem)
     if not isinstance(config, EncoderConfig):
         head = config.language_model

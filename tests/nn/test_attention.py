@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensorium.errors import UsageError
-from sensorium.nn.attention import grouped_attention, reference_attention
+from sensorium.nn.attention import DistanceBias, grouped_attention, reference_attention
 from sensorium.packed import Layout
 
 
 @st.composite
 def problems(draw: Any) -> Any:
-    """Random queries, keys, values; as many queries as keys, or fewer (decoding with a cache); mask and window."""
+    """Random queries, keys, values; as many queries as keys, or fewer (decoding with a cache); mask, window, bias."""
     keys = draw(st.lists(st.integers(1, 70), min_size=1, max_size=9))
     cached = draw(st.booleans())
     queries = [draw(st.integers(1, length)) for length in keys] if cached else keys
@@ -26,7 +26,9 @@ def problems(draw: Any) -> Any:
     k, v = torch.randn(2, sum(keys), heads, size, generator=generator, dtype=torch.float64)
     causal = draw(st.booleans())
     window = draw(st.sampled_from([None, 1, 3, 40])) if causal else None
-    return q, k, v, Layout(tuple(queries), tuple(keys)), {"causal": causal, "window": window}
+    by_distance = torch.randn(heads, 2 * max(keys) - 1, generator=generator, dtype=torch.float64)
+    bias = DistanceBias(by_distance) if draw(st.booleans()) else None
+    return q, k, v, Layout(tuple(queries), tuple(keys)), {"causal": causal, "window": window, "bias": bias}
 
 
 @given(problem=problems())
@@ -74,6 +76,15 @@ def test_a_window_hides_what_lies_further_back() -> None:
     again = reference_attention(q, k, v, layout, causal=True, scale=0.5, window=2)
     assert torch.equal(seen[-1], again[-1])
     assert not torch.equal(seen[-2], again[-2])
+
+
+def test_a_bias_is_added_by_how_far_the_key_stands_from_the_query() -> None:
+    q = k = torch.zeros(3, 1, 2)
+    v = torch.eye(3)[:, None, :]
+    bias = DistanceBias(torch.tensor([[5.0, 4.0, 0.0, 1.0, 2.0]]))  # two places after, one after, itself, before, …
+    weights = reference_attention(q, k, v, Layout((3,), (3,)), causal=False, scale=1.0, bias=bias)[:, 0]
+    expected = torch.tensor([[0.0, 4.0, 5.0], [1.0, 0.0, 4.0], [2.0, 1.0, 0.0]]).softmax(dim=-1)
+    torch.testing.assert_close(weights, expected)
 
 
 def test_sequences_of_one_length_are_one_view_without_a_copy() -> None:

@@ -1,4 +1,4 @@
-"""Rotary positions: what two tokens make of each other depends on how far apart they stand."""
+"""Rotary and relative positions: what two tokens make of each other depends on how far apart they stand."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.models.t5.modeling_t5 import T5Attention
 
-from sensorium.config import LinearScaling, Llama3Scaling, RotaryPositions
-from sensorium.nn.positions import frequencies, rotate, rotation
+from sensorium.config import LinearScaling, Llama3Scaling, RelativePositions, RotaryPositions
+from sensorium.errors import UsageError
+from sensorium.nn.positions import distance_buckets, frequencies, rotate, rotation
 from sensorium.packed import Layout
 
 
@@ -53,3 +55,18 @@ def test_llama3_scaling_leaves_fast_channels_and_slows_the_slowest() -> None:
 
 def test_places_of_queries_end_with_their_keys() -> None:
     assert Layout((1, 3), (5, 3)).query_positions.tolist() == [4, 0, 1, 2]
+
+
+@given(buckets=st.integers(4, 64), beyond=st.integers(1, 300), both_ways=st.booleans())
+def test_distances_fall_into_the_buckets_of_transformers(buckets: int, beyond: int, both_ways: bool) -> None:
+    farthest = buckets // 2 + beyond
+    distances = torch.arange(-1000, 1001)
+    found = distance_buckets(distances, RelativePositions(buckets, farthest, 512), both_ways=both_ways)
+    expected = T5Attention._relative_position_bucket(-distances, both_ways, buckets, farthest)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(("buckets", "farthest"), [(3, 20), (32, 16)])
+def test_buckets_that_make_no_sense_are_refused_with_both_numbers(buckets: int, farthest: int) -> None:
+    with pytest.raises(UsageError, match=f"{buckets} buckets up to a distance of {farthest}"):
+        RelativePositions(buckets, farthest, 512)

@@ -14,6 +14,7 @@ from sensorium.config import (
     EncoderConfig,
     LanguageModelHeadConfig,
     LearnedPositions,
+    RelativePositions,
     StackConfig,
     TokenStemConfig,
 )
@@ -31,6 +32,10 @@ DECODER = DecoderConfig(
     StackConfig(16, 2, 2, 24, mask="causal", norm_place="pre", final_norm=True),
     LanguageModelHeadConfig(),
 )
+RELATIVE = EncoderConfig(
+    TokenStemConfig(vocabulary_size=50, hidden_size=16, positions=None),
+    StackConfig(16, 2, 2, 24, norm_place="pre", norm="rms", relative=RelativePositions(8, 20, 40)),
+)
 SEQUENCES = st.lists(st.lists(st.integers(0, 49), min_size=1, max_size=40), min_size=1, max_size=6)
 
 
@@ -44,7 +49,7 @@ def model_of(config: Any, dtype: torch.dtype = torch.float64) -> Any:
     return model
 
 
-@pytest.mark.parametrize("config", [ENCODER, DECODER], ids=["encoder", "decoder"])
+@pytest.mark.parametrize("config", [ENCODER, DECODER, RELATIVE], ids=["encoder", "decoder", "relative"])
 @given(sequences=SEQUENCES)
 @torch.no_grad()
 def test_a_sequence_does_not_depend_on_its_neighbours(config: Any, sequences: list[list[int]]) -> None:
@@ -63,9 +68,10 @@ def test_a_causal_model_cannot_see_the_future() -> None:
     assert not torch.equal(first[3], second[3])
 
 
+@pytest.mark.parametrize("config", [ENCODER, RELATIVE], ids=["learned", "relative"])
 @torch.no_grad()
-def test_capture_sees_weights_that_sum_to_one_and_changes_no_result() -> None:
-    model = model_of(ENCODER)
+def test_capture_sees_weights_that_sum_to_one_and_changes_no_result(config: EncoderConfig) -> None:
+    model = model_of(config)
     batch = Packed.from_sequences([[1, 2, 3], [4, 5]])
     plain = model(batch)
     with capture(model, layers=[1]) as seen:

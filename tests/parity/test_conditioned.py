@@ -19,23 +19,36 @@ from sensorium.infer.sampling import SamplingSettings
 SOURCES = [[5, 6, 7, 8, 9, 10, 2], [20, 2], [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 2], [20, 2], [30, 31, 2]]
 NEW, PENALTY = 20, 2.0
 """Random models say one token again and again; a penalty makes them say others."""
-CLASSES = {"Bart": "BartForConditionalGeneration", "Marian": "MarianMTModel"}
+CLASSES = {
+    "Bart": "BartForConditionalGeneration",
+    "Marian": "MarianMTModel",
+    "T5": "T5ForConditionalGeneration",
+    "MT5": "MT5ForConditionalGeneration",
+}
+SMALL: dict[str, Any] = {
+    "vocab_size": 40, "d_model": 24, "encoder_attention_heads": 2, "decoder_attention_heads": 4, "encoder_layers": 2,
+    "decoder_layers": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 32,
+    "scale_embedding": True, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": None, "decoder_start_token_id": 1,
+    "forced_eos_token_id": None,
+}  # fmt: skip
+SMALL_RELATIVE: dict[str, Any] = {
+    "vocab_size": 40, "d_model": 24, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 3, "pad_token_id": 1,
+    "relative_attention_num_buckets": 8, "relative_attention_max_distance": 16, "eos_token_id": None,
+    "decoder_start_token_id": 1,
+}  # fmt: skip
 
 
 def oracle(family: str, seed: int) -> Any:
     """A small random model that never ends by itself."""
     torch.manual_seed(seed)
-    config = getattr(transformers, f"{family}Config")(
-        vocab_size=40, d_model=24, encoder_attention_heads=2, decoder_attention_heads=4, encoder_layers=2,
-        decoder_layers=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=32, scale_embedding=True,
-        pad_token_id=1, bos_token_id=0, eos_token_id=None, decoder_start_token_id=1, forced_eos_token_id=None,
-    )  # fmt: skip
+    config = getattr(transformers, f"{family}Config")(**(SMALL_RELATIVE if "T5" in family else SMALL))
     model = getattr(transformers, CLASSES[family])(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "embed_positions" not in name and "norm" not in name:
                 parameter.normal_(0.0, 0.5)
-        model.final_logits_bias.normal_(0.0, 0.1)
+        if "T5" not in family:
+            model.final_logits_bias.normal_(0.0, 0.1)
     return model
 
 

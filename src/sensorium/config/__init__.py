@@ -24,6 +24,7 @@ from sensorium.config.positions import (
     LearnedPositions,
     LinearScaling,
     Llama3Scaling,
+    RelativePositions,
     RotaryPositions,
     SinusoidalPositions,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "Norm",
     "NormPlace",
     "PoolerConfig",
+    "RelativePositions",
     "RotaryPositions",
     "SequenceHeadConfig",
     "SinusoidalPositions",
@@ -74,7 +76,7 @@ class TokenStemConfig(Checked):
     vocabulary_size: int
     hidden_size: int
     positions: LearnedPositions | SinusoidalPositions | None
-    """``None``: the stack places tokens (rotary)."""
+    """``None``: the stack places tokens (rotary, relative)."""
     num_segments: int = 0
     """Rows of the segment (token type) table; 0: there is none."""
     norm_eps: float | None = None
@@ -118,6 +120,8 @@ class StackConfig(Checked):
     qk_norm: bool = False
     """An RMSNorm over each head of queries and keys, before they are turned."""
     rotary: RotaryPositions | None = None
+    relative: RelativePositions | None = None
+    """Of a query to its own keys; there is none to those of another stack."""
     window: int | None = None
     """A causal query sees this many keys at most, its own among them; ``None``: all before it."""
     memory_size: int | None = None
@@ -168,6 +172,7 @@ class StackConfig(Checked):
             "heads of a size of their own": self.num_heads * self.head_size != self.hidden_size,
             "norms of queries and keys": self.qk_norm,
             "rotary positions": self.rotary is not None,
+            "relative positions": self.relative is not None,
             "a window": self.window is not None,
             "attention to another stack": self.memory_size is not None,
         }
@@ -289,7 +294,7 @@ def learned_positions(stem: TokenStemConfig) -> LearnedPositions:
 
 
 def _max_length(stem: TokenStemConfig, stack: StackConfig) -> int:
-    positions = stem.positions or stack.rotary
+    positions = stem.positions or stack.rotary or stack.relative
     if positions is None:
         raise UsageError("neither the stem nor the stack places tokens; a model needs positions")
     return positions.max_length

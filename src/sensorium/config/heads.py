@@ -64,3 +64,5 @@ class LanguageModelHeadConfig(Checked):
 
     tied: bool = True
     bias: bool = False
+    scaled: bool = False
+    """Vectors times 1/√hidden_size before they meet the vocabulary."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sensorium.config._checked import Checked
+from sensorium.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,25 @@ class RotaryPositions(Checked):
     """Tokens in the longest sequence the model was made for."""
     base: float = 10_000.0
     scaling: LinearScaling | Llama3Scaling | None = None
+
+
+@dataclass(frozen=True)
+class RelativePositions(Checked):
+    """A number for each head is added to a score, by how far the key stands from the query (Raffel et al., 2020, §2.1).
+
+    Distances fall into buckets: one each for the nearest, then wider ones up to ``max_distance``, the last for all
+    beyond. Without a causal mask, half of the buckets are for the keys that come after the query.
+    """
+
+    buckets: int
+    max_distance: int
+    max_length: int
+    """Tokens in the longest sequence the model was made for."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.buckets < 4 or self.max_distance <= self.buckets // 2:
+            raise UsageError(
+                f"RelativePositions of {self.buckets} buckets up to a distance of {self.max_distance}: at least 4 are "
+                "needed, and the distance must be more than half of them"
+            )

@@ -20,6 +20,8 @@ FAMILIES = {
     "qwen3": "qwen3",
     "bart": "bart",
     "marian": "marian",
+    "t5": "t5",
+    "mt5": "mt5",
 }
 """``model_type`` in ``config.json`` → module in this folder."""
 

@@ -37,6 +37,10 @@ class Rule:
     """Another name of the same tensor: read where the first is absent, written beside it."""
     apart: str | None = None
     """Where our model has this parameter, ``also`` may differ: the published code does not use it then."""
+    when: str | None = None
+    """The rule holds for models that have this parameter."""
+    unless: str | None = None
+    """The rule holds for models that lack this parameter."""
 
 
 @dataclass(frozen=True)
@@ -185,16 +189,33 @@ def check_config(family: Family, raw: Mapping[str, Any], *, where: str) -> None:
         )
 
 
-def find_parts(family: Family, raw: Mapping[str, Any], names: Collection[str]) -> frozenset[str]:
-    """Which parts ("pooler" and heads) a checkpoint has: those whose weights are there, or whose class says so."""
+def find_parts(family: Family, raw: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> frozenset[str]:
+    """Which parts ("pooler" and heads) a checkpoint has: those whose weights are there, or whose class says so.
+
+    A weight that repeats a tied one shows nothing.
+    """
     declared = {head for name in raw.get("architectures") or () for head in family.architectures.get(name, ())}
-    base = base_prefix(family, names)
-    by_weight = {part for part, marker in family.markers.items() if marker.replace("{base}", base) in names}
+    base = base_prefix(family, tensors)
+    markers = {part: marker.replace("{base}", base) for part, marker in family.markers.items()}
+    by_weight = {
+        part for part, name in markers.items() if name in tensors and not _repeats(family, name, tensors, base)
+    }
     if {"sequence", "token"} <= by_weight:
         # One published name, `classifier.weight`, serves two heads: the class tells them apart.
         by_weight.discard("sequence" if "token" in declared else "token")
     weightless = {head for head in declared if head not in family.markers}  # a tied head has no weight of its own
     return frozenset(by_weight | weightless)
+
+
+def _repeats(family: Family, name: str, tensors: Mapping[str, Tensor], base: str) -> bool:
+    """Whether a weight is a copy of a tied one that the file has too."""
+    originals = {copy.replace("{base}", base): original for copy, original in family.copies.items()}
+    published = [
+        rule.theirs[0].replace("{base}", base)
+        for rule in family.rules
+        if rule.ours == originals.get(name) and rule.theirs[0] != name
+    ]
+    return any(other in tensors and torch.equal(tensors[name], tensors[other]) for other in published)
 
 
 def architecture(family: Family, heads: Collection[str]) -> str:
@@ -277,8 +298,8 @@ def _expand(
     for rule in family.rules:
         in_stack = [number for prefix, number in layers.items() if rule.ours.startswith(prefix) and "{i}" in rule.ours]
         for i in range(in_stack[0] if in_stack else 1):
-            ours = rule.ours.replace("{i}", str(i))
-            if ours in wanted:
+            ours, when, unless = ((name or "").replace("{i}", str(i)) for name in (rule.ours, rule.when, rule.unless))
+            if ours in wanted and (not when or when in wanted) and unless not in wanted:
                 names = tuple(name.replace("{i}", str(i)).replace("{base}", base) for name in rule.theirs)
                 yield replace(rule, ours=ours), names
 

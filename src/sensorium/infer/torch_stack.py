@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sensorium.nn.attention import grouped_attention
+from sensorium.nn.attention import DistanceBias, grouped_attention
 from sensorium.nn.block import Cache
 from sensorium.nn.memory import Memory
 from sensorium.nn.stack import Stack
@@ -66,14 +66,15 @@ class PrepackedLinear(nn.Module):
 
 def varlen_attention(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0,
-    window: int | None = None,
+    window: int | None = None, bias: DistanceBias | None = None,
 ) -> Tensor:  # fmt: skip
     """An attention kernel (``nn.attention``) over ``torch.nn.attention.varlen``: q [T, H, Dh], k and v [S, H, Dh].
 
-    That kernel puts the last query at the last key, as ours do.
+    That kernel puts the last query at the last key, as ours do. It takes no dropout and no bias: where there is one,
+    the grouped kernel runs.
     """
-    if dropout:
-        return grouped_attention(q, k, v, layout, causal=causal, scale=scale, dropout=dropout, window=window)
+    if dropout or bias is not None:
+        return grouped_attention(q, k, v, layout, causal=causal, scale=scale, dropout=dropout, window=window, bias=bias)
     from torch.nn.attention.varlen import varlen_attn
 
     def offsets(lengths: tuple[int, ...]) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sensorium.config import StackConfig
 from sensorium.errors import UsageError
-from sensorium.nn.attention import AttentionKernel, grouped_attention
+from sensorium.nn.attention import AttentionKernel, DistanceBias, grouped_attention
 from sensorium.nn.dropout import Dropout
 from sensorium.nn.memory import Memory
 from sensorium.nn.positions import Rotation, rotate
@@ -51,6 +51,7 @@ class Context:
     cache: Cache | None = None
     rotation: Rotation | None = None
     memory: Memory | None = None
+    bias: DistanceBias | None = None
 
 
 class Attention(nn.Module):
@@ -86,8 +87,9 @@ class Attention(nn.Module):
             k, v = k.repeat_interleave(self.shared_by, dim=1), v.repeat_interleave(self.shared_by, dim=1)
         dropout = self.dropout if self.training else 0.0
         attended = self.kernel(
-            q, k, v, context.layout, causal=self.causal, scale=self.scale, dropout=dropout, window=self.window
-        )  # [T, H, Dh]
+            q, k, v, context.layout, causal=self.causal, scale=self.scale, dropout=dropout, window=self.window,
+            bias=context.bias,
+        )  # [T, H, Dh]  # fmt: skip
         output: Tensor = self.output(attended.flatten(1))
         return output
 

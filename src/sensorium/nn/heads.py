@@ -123,10 +123,15 @@ class LanguageModelHead(nn.Module):
         super().__init__()
         self.vocabulary = vocabulary_matrix(tokens, tied=config.tied)
         self.bias = nn.Parameter(torch.zeros(tokens.num_embeddings)) if config.bias else None
+        self.scale = tokens.embedding_dim**-0.5 if config.scaled else 1.0
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[M, D] → [M, V]."""
-        return F.linear(hidden_states, self.vocabulary.weight, self.bias)
+        return F.linear(self.transform(hidden_states), self.vocabulary.weight, self.bias)
+
+    def transform(self, hidden_states: Tensor) -> Tensor:
+        """[M, D] → [M, D], what the vocabulary matrix is applied to."""
+        return hidden_states if self.scale == 1.0 else hidden_states * self.scale
 
 
 def next_token_logits(head: LanguageModelHead | None, hidden_states: Tensor) -> Tensor:

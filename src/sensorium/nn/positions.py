@@ -1,4 +1,4 @@
-"""Positions that are not learned: sinusoids added to token vectors, and rotations of queries and keys.
+"""Positions: sinusoids added to token vectors, rotations of queries and keys, and buckets of distances between them.
 
 Shapes: T packed tokens, H heads, Dh head size, D hidden size.
 """
@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from sensorium.config import Llama3Scaling, RotaryPositions
+from sensorium.config import Llama3Scaling, RelativePositions, RotaryPositions
 
 
 def sinusoids(positions: Tensor, hidden_size: int) -> Tensor:
@@ -54,6 +54,24 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     cosine, sine = rotation
     first, second = x.chunk(2, dim=-1)  # [T, H, Dh / 2]
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+
+
+def distance_buckets(distances: Tensor, config: RelativePositions, *, both_ways: bool) -> Tensor:
+    """Places that keys stand before their query (int64, any shape; negative: after it) → their buckets, same shape.
+
+    With ``both_ways``, keys after the query have the second half of the buckets; else they share that of the query's
+    own place. Logarithms are taken in float32, as published models were trained with (Raffel et al., 2020, §2.1).
+
+    >>> distance_buckets(torch.tensor([-3, -1, 0, 1, 5, 99]), RelativePositions(8, 20, 512), both_ways=True).tolist()
+    [6, 5, 0, 1, 2, 3]
+    """
+    buckets = config.buckets // 2 if both_ways else config.buckets
+    half = torch.where(distances < 0, buckets, 0) if both_ways else torch.zeros_like(distances)
+    far = distances.abs() if both_ways else distances.clamp(min=0)
+    near = buckets // 2  # distances with a bucket of their own
+    growth = torch.log(far.clamp(min=1).float() / near) / math.log(config.max_distance / near)
+    wide = near + (growth * (buckets - near)).long()
+    return half + torch.where(far < near, far, wide.clamp(max=buckets - 1))
 
 
 def _llama3(plain: Tensor, scaling: Llama3Scaling) -> Tensor:

@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from sensorium.config import StackConfig
 from sensorium.errors import UsageError
-from sensorium.nn.attention import attention_weights, reference_attention
+from sensorium.nn.attention import DistanceBias, attention_weights, reference_attention
 from sensorium.nn.block import NORMS, Block, Cache, Context, PostNormBlock, PreNormBlock
 from sensorium.nn.memory import Memory
-from sensorium.nn.positions import Rotation, rotation
+from sensorium.nn.positions import Rotation, distance_buckets, rotation
 from sensorium.packed import Layout
 
 BLOCKS: dict[str, type[PreNormBlock] | type[PostNormBlock]] = {"pre": PreNormBlock, "post": PostNormBlock}
@@ -38,6 +39,8 @@ class Stack(nn.Module):
         """What runs all blocks at once; ``None``: one block after another."""
         block = BLOCKS[config.norm_place]
         self.layers = nn.ModuleList(block(config, layer) for layer in range(config.num_layers))
+        relative = config.relative
+        self.relative = None if relative is None else nn.Embedding(relative.buckets, config.num_heads)
         norm = NORMS[config.norm]
         self.final_norm = norm(config.hidden_size, eps=config.norm_eps) if config.final_norm else nn.Identity()
 
@@ -46,7 +49,7 @@ class Stack(nn.Module):
         if self.kernel is not None and cache is None:
             x = self.kernel(self, x, layout)
         else:
-            context = Context(layout, cache, self._rotation(x, layout), memory)
+            context = Context(layout, cache, self._rotation(x, layout), memory, self._bias(layout))
             for layer in self.layers:
                 x = layer(x, context)
         output: Tensor = self.final_norm(x)
@@ -57,6 +60,15 @@ class Stack(nn.Module):
         if rotary is None:
             return None
         return rotation(rotary, self.config.head_size, layout.query_positions.to(x.device), x.dtype)
+
+    def _bias(self, layout: Layout) -> DistanceBias | None:
+        """What the distances of this batch add to scores."""
+        if self.relative is None or self.config.relative is None:
+            return None
+        longest = max(layout.key_lengths)
+        distances = torch.arange(1 - longest, longest, device=self.relative.weight.device)
+        buckets = distance_buckets(distances, self.config.relative, both_ways=self.config.mask == "bidirectional")
+        return DistanceBias(self.relative(buckets).t())  # [H, 2R - 1]
 
 
 What = Literal["attention", "hidden"]
@@ -116,10 +128,11 @@ def capture(
 def _recording_kernel(seen: Captured, layer: int) -> Any:
     def kernel(
         q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0,
-        window: int | None = None,
+        window: int | None = None, bias: DistanceBias | None = None,
     ) -> Tensor:  # fmt: skip
-        seen.attention[layer] = attention_weights(q, k, layout, causal=causal, scale=scale, window=window)
-        return reference_attention(q, k, v, layout, causal=causal, scale=scale, dropout=dropout, window=window)
+        mask: dict[str, Any] = {"causal": causal, "scale": scale, "window": window, "bias": bias}
+        seen.attention[layer] = attention_weights(q, k, layout, **mask)
+        return reference_attention(q, k, v, layout, dropout=dropout, **mask)
 
     return kernel
 
