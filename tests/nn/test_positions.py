@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from sensorium.config import LinearScaling, Llama3Scaling, RelativePositions, RotaryPositions
+from sensorium.config import LinearScaling, Llama3Scaling, RelativePositions, RotaryPositions, YarnScaling
 from sensorium.errors import UsageError
 from sensorium.nn.positions import distance_buckets, frequencies, rotate, rotation
 from sensorium.packed import Layout
@@ -51,6 +51,18 @@ def test_llama3_scaling_leaves_fast_channels_and_slows_the_slowest() -> None:
     torch.testing.assert_close(scaled[turns > 4], plain[turns > 4])
     torch.testing.assert_close(scaled[turns < 1], plain[turns < 1] / 8)
     assert bool((scaled.diff() < 0).all())
+
+
+def test_yarn_scaling_leaves_fast_channels_slows_the_slowest_and_makes_all_longer() -> None:
+    scaling = YarnScaling(4.0, 4096, attention_factor=1.1)
+    plain = frequencies(RotaryPositions(16_384), 128)
+    scaled = frequencies(RotaryPositions(16_384, scaling=scaling), 128)
+    turns = 4096 * plain / (2 * math.pi)
+    torch.testing.assert_close(scaled[turns > 40], plain[turns > 40])
+    torch.testing.assert_close(scaled[turns < 0.8], plain[turns < 0.8] / 4)
+    x = torch.randn(5, 2, 6)
+    turned = rotate(x, rotation(RotaryPositions(10, scaling=scaling), 6, torch.arange(5), torch.float32))
+    torch.testing.assert_close(turned.norm(dim=-1), 1.1 * x.norm(dim=-1))
 
 
 def test_places_of_queries_end_with_their_keys() -> None:

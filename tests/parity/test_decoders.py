@@ -70,8 +70,18 @@ def test_generation_writes_what_transformers_writes(family: str, tmp_path: Path)
 def test_a_scaling_that_is_not_implemented_is_named(tmp_path: Path) -> None:
     oracle("Llama").save_pretrained(tmp_path)
     config = read_json(tmp_path / "config.json")
-    write_json(tmp_path / "config.json", {**config, "rope_parameters": {"rope_type": "yarn", "factor": 4.0}})
-    with pytest.raises(CheckpointError, match="rotary positions of type 'yarn'; known are default, linear and llama3"):
+    write_json(tmp_path / "config.json", {**config, "rope_parameters": {"rope_type": "longrope", "factor": 4.0}})
+    with pytest.raises(CheckpointError, match="positions of type 'longrope'; known are default, linear, llama3, yarn"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_setting_of_a_scaling_that_is_not_known_is_named(tmp_path: Path) -> None:
+    oracle("Llama").save_pretrained(tmp_path)
+    config = read_json(tmp_path / "config.json")
+    write_json(
+        tmp_path / "config.json", {**config, "rope_parameters": {"rope_type": "linear", "factor": 4.0, "beta_fast": 9}}
+    )
+    with pytest.raises(CheckpointError, match="positions of type 'linear' say 'beta_fast', which is not known"):
         open_checkpoint(tmp_path)
 
 

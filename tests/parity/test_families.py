@@ -102,6 +102,11 @@ def configurations(draw: Any, family: str, *, answers: bool) -> Any:
                     {"rope_type": "default"}, {"rope_type": "linear", "factor": 3.0},
                     {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 3.0,
                      "original_max_position_embeddings": 16},
+                    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+                    {"rope_type": "yarn", "factor": 3.0, "original_max_position_embeddings": 24, "beta_fast": 3.0,
+                     "beta_slow": 0.5, "truncate": False, "mscale": 0.7, "mscale_all_dim": 1.2},
+                    {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16,
+                     "attention_factor": 0.8},
                 ]
             )
         )  # fmt: skip

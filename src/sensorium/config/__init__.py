@@ -27,6 +27,7 @@ from sensorium.config.positions import (
     RelativePositions,
     RotaryPositions,
     SinusoidalPositions,
+    YarnScaling,
 )
 from sensorium.errors import UsageError
 
@@ -57,6 +58,7 @@ __all__ = [
     "StackConfig",
     "TokenHeadConfig",
     "TokenStemConfig",
+    "YarnScaling",
     "learned_positions",
     "num_layers",
 ]

@@ -54,13 +54,30 @@ class Llama3Scaling(Checked):
 
 
 @dataclass(frozen=True)
+class YarnScaling(Checked):
+    """Channels that turn often within the original length are left alone, those that turn seldom are divided by a
+    factor, those between blended by their number (Peng et al., 2023, YaRN)."""
+
+    factor: float
+    original_length: int
+    attention_factor: float
+    """On the cosines and sines, so that scores grow by its square."""
+    fast: float = 32.0
+    """Turns from which on a channel is left alone."""
+    slow: float = 1.0
+    """Turns up to which a channel is divided by the whole factor."""
+    whole: bool = True
+    """The two channels are rounded outwards to whole numbers."""
+
+
+@dataclass(frozen=True)
 class RotaryPositions(Checked):
     """Queries and keys are turned by their position (Su et al., 2021), pair by pair of channels i and i + Dh/2."""
 
     max_length: int
     """Tokens in the longest sequence the model was made for."""
     base: float = 10_000.0
-    scaling: LinearScaling | Llama3Scaling | None = None
+    scaling: LinearScaling | Llama3Scaling | YarnScaling | None = None
 
 
 @dataclass(frozen=True)

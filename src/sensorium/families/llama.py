@@ -3,6 +3,7 @@ positions, gated MLPs, and often fewer heads of keys and values than of queries.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from sensorium.config import (
     RotaryPositions,
     StackConfig,
     TokenStemConfig,
+    YarnScaling,
 )
 from sensorium.errors import CheckpointError
 from sensorium.families._fields import PUBLISHED_ACTIVATIONS, read_activation, read_float, read_int
@@ -46,6 +48,20 @@ KEYS = frozenset(
         "tie_word_embeddings", "rope_theta", "rope_scaling", "rope_parameters", "pad_token_id",
     ]
 )  # fmt: skip
+
+
+# What an object of rotary positions may say, by its type, beside the type and the base.
+SCALINGS: dict[str, frozenset[str]] = {
+    "default": frozenset(),
+    "linear": frozenset(["factor"]),
+    "llama3": frozenset(["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"]),
+    "yarn": frozenset(
+        [
+            "factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale",
+            "mscale_all_dim", "truncate", "finetuned",
+        ]
+    ),
+}  # fmt: skip
 
 
 def read_decoder(
@@ -106,8 +122,14 @@ def read_rotary(raw: Mapping[str, Any]) -> RotaryPositions:
     said = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     if not isinstance(said, Mapping):
         raise CheckpointError(f"config.json: the rotary positions are {said!r}; an object is expected")
+    said = {key: value for key, value in said.items() if value is not None}
     kind = said.get("rope_type", said.get("type", "default"))
-    scaling: LinearScaling | Llama3Scaling | None = None
+    if kind not in SCALINGS:
+        raise CheckpointError(f"config.json: rotary positions of type {kind!r}; known are {', '.join(SCALINGS)}")
+    if unknown := sorted(set(said) - SCALINGS[kind] - {"rope_type", "type", "rope_theta", "partial_rotary_factor"}):
+        raise CheckpointError(f"config.json: rotary positions of type {kind!r} say {unknown[0]!r}, which is not known")
+    length = read_int(raw, "max_position_embeddings", 2048)
+    scaling: LinearScaling | Llama3Scaling | YarnScaling | None = None
     if kind == "linear":
         scaling = LinearScaling(read_float(said, "factor", 1.0))
     elif kind == "llama3":
@@ -117,12 +139,32 @@ def read_rotary(raw: Mapping[str, Any]) -> RotaryPositions:
             read_float(said, "high_freq_factor", 4.0),
             read_int(said, "original_max_position_embeddings", 8192),
         )
-    elif kind != "default":
-        raise CheckpointError(f"config.json: rotary positions of type {kind!r}; known are default, linear and llama3")
+    elif kind == "yarn":
+        scaling = _read_yarn(said, length)
+        length = max(length, int(scaling.factor * scaling.original_length))
     if float(said.get("partial_rotary_factor", raw.get("partial_rotary_factor", 1.0))) != 1.0:
         raise CheckpointError("config.json: partial_rotary_factor is not 1; only whole heads are turned here")
     base = read_float(said if "rope_theta" in said else raw, "rope_theta", 10_000.0)
-    return RotaryPositions(read_int(raw, "max_position_embeddings", 2048), base, scaling)
+    return RotaryPositions(length, base, scaling)
+
+
+def _read_yarn(said: Mapping[str, Any], length: int) -> YarnScaling:
+    """The attention factor is 0.1 · ln(factor) + 1 where the file says none (Peng et al., 2023, §3.4)."""
+    original = read_int(said, "original_max_position_embeddings", length)
+    factor = read_float(said, "factor", length / max(original, 1))
+    if original < 1 or factor < 1.0:
+        raise CheckpointError(f"config.json: positions made for {original} tokens can't be scaled by {factor}")
+
+    def growth(weight: float) -> float:
+        return 0.1 * weight * math.log(factor) + 1.0
+
+    some, all_dims = read_float(said, "mscale", 0.0), read_float(said, "mscale_all_dim", 0.0)
+    inferred = growth(some) / growth(all_dims) if some and all_dims else growth(1.0)
+    return YarnScaling(
+        factor, original,
+        read_float(said, "attention_factor", inferred),
+        read_float(said, "beta_fast", 32.0), read_float(said, "beta_slow", 1.0), bool(said.get("truncate", True)),
+    )  # fmt: skip
 
 
 def write_rotary(rotary: RotaryPositions) -> dict[str, Any]:
@@ -130,6 +172,16 @@ def write_rotary(rotary: RotaryPositions) -> dict[str, Any]:
     scaling: dict[str, Any] | None = None
     if isinstance(rotary.scaling, LinearScaling):
         scaling = {"rope_type": "linear", "factor": rotary.scaling.factor}
+    elif isinstance(rotary.scaling, YarnScaling):
+        scaling = {
+            "rope_type": "yarn",
+            "factor": rotary.scaling.factor,
+            "original_max_position_embeddings": rotary.scaling.original_length,
+            "attention_factor": rotary.scaling.attention_factor,
+            "beta_fast": rotary.scaling.fast,
+            "beta_slow": rotary.scaling.slow,
+            "truncate": rotary.scaling.whole,
+        }
     elif rotary.scaling is not None:
         scaling = {
             "rope_type": "llama3",

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from sensorium.config import Llama3Scaling, RelativePositions, RotaryPositions
+from sensorium.config import Llama3Scaling, RelativePositions, RotaryPositions, YarnScaling
 
 
 def sinusoids(positions: Tensor, hidden_size: int) -> Tensor:
@@ -35,13 +35,18 @@ def frequencies(config: RotaryPositions, head_size: int, device: torch.device | 
         return plain
     if isinstance(config.scaling, Llama3Scaling):
         return _llama3(plain, config.scaling)
+    if isinstance(config.scaling, YarnScaling):
+        return _yarn(plain, config.base, config.scaling)
     return plain / config.scaling.factor
 
 
 def rotation(config: RotaryPositions, head_size: int, positions: Tensor, dtype: torch.dtype) -> Rotation:
     """Of tokens at these positions [T]. Angles are worked out in float32, as published models do."""
     angles = positions[:, None].float() * frequencies(config, head_size, positions.device)  # [T, Dh / 2]
-    return angles.cos().to(dtype)[:, None], angles.sin().to(dtype)[:, None]
+    cosine, sine = angles.cos(), angles.sin()
+    if isinstance(config.scaling, YarnScaling):
+        cosine, sine = cosine * config.scaling.attention_factor, sine * config.scaling.attention_factor
+    return cosine.to(dtype)[:, None], sine.to(dtype)[:, None]
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
@@ -80,3 +85,20 @@ def _llama3(plain: Tensor, scaling: Llama3Scaling) -> Tensor:
     low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
     kept = ((turns - low) / (high - low)).clamp(0.0, 1.0)
     return plain * (kept + (1.0 - kept) / scaling.factor)
+
+
+def _yarn(plain: Tensor, base: float, scaling: YarnScaling) -> Tensor:
+    """Channels before the one that turns ``fast`` times within the original length stay; those after the one that turns
+    ``slow`` times are divided by the factor."""
+    channels = len(plain)
+
+    def channel(turns: float) -> float:
+        return channels * math.log(scaling.original_length / (turns * 2 * math.pi)) / math.log(base)
+
+    first, last = channel(scaling.fast), channel(scaling.slow)
+    if scaling.whole:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, 2 * channels - 1)
+    last = last + 0.001 if first == last else last
+    slowed = ((torch.arange(channels, device=plain.device).float() - first) / (last - first)).clamp(0.0, 1.0)
+    return plain * (1.0 - slowed) + plain / scaling.factor * slowed
