@@ -61,6 +61,11 @@ CONFIGS = [
         StackConfig(16, 2, 2, 20, mask="causal", memory_size=16, relative=RelativePositions(8, 20, 40)),
         0, LanguageModelHeadConfig(tied=False, scaled=True),
     ),
+    EncoderDecoderConfig(
+        STEM, STACK, TokenStemConfig(30, 16, SinusoidalPositions(40)),
+        StackConfig(16, 2, 2, 20, mask="causal", memory_size=16), 0, LanguageModelHeadConfig(bias=True),
+        shared_tokens=False,
+    ),
 ]  # fmt: skip
 
 

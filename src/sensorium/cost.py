@@ -58,12 +58,13 @@ def parameters(config: ModelConfig) -> int:
     """All parameters of a model, a tied matrix once."""
     d, stem = config.stack.hidden_size, config.stem
     if isinstance(config, EncoderDecoderConfig):
-        tokens = stem.vocabulary_size * d  # both stems share them
-        count = stem_parameters(stem) + stem_parameters(config.decoder_stem) - tokens
+        written = config.decoder_stem.vocabulary_size
+        count = stem_parameters(stem) + stem_parameters(config.decoder_stem)
+        count -= written * d if config.shared_tokens else 0
         count += stack_parameters(config.encoder_stack) + stack_parameters(config.decoder_stack)
         head = config.language_model
-        count += stem.vocabulary_size if head is not None and head.bias else 0
-        return count + (tokens if head is not None and not head.tied else 0)
+        count += written if head is not None and head.bias else 0
+        return count + (written * d if head is not None and not head.tied else 0)
     count = stack_parameters(config.stack) + stem_parameters(stem)
     if not isinstance(config, EncoderConfig):
         head = config.language_model

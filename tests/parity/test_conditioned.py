@@ -13,6 +13,7 @@ from sensorium.checkpoint import open_checkpoint
 from sensorium.errors import UsageError
 from sensorium.infer.beam import BeamSettings, beam_search
 from sensorium.infer.conditioned import Conditioned
+from sensorium.infer.engine import fast
 from sensorium.infer.generate import generate
 from sensorium.infer.sampling import SamplingSettings
 
@@ -21,10 +22,16 @@ NEW, PENALTY = 20, 2.0
 """Random models say one token again and again; a penalty makes them say others."""
 CLASSES = {
     "Bart": "BartForConditionalGeneration",
+    "MBart": "MBartForConditionalGeneration",
     "Marian": "MarianMTModel",
     "T5": "T5ForConditionalGeneration",
     "MT5": "MT5ForConditionalGeneration",
 }
+OWN: dict[str, dict[str, Any]] = {
+    "Marian": {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 36},
+    "MBart": {"tie_word_embeddings": False},
+}
+"""What each family can have that the others have not."""
 SMALL: dict[str, Any] = {
     "vocab_size": 40, "d_model": 24, "encoder_attention_heads": 2, "decoder_attention_heads": 4, "encoder_layers": 2,
     "decoder_layers": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 32,
@@ -38,10 +45,10 @@ SMALL_RELATIVE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def oracle(family: str, seed: int) -> Any:
+def oracle(family: str, seed: int, **own: Any) -> Any:
     """A small random model that never ends by itself."""
     torch.manual_seed(seed)
-    config = getattr(transformers, f"{family}Config")(**(SMALL_RELATIVE if "T5" in family else SMALL))
+    config = getattr(transformers, f"{family}Config")(**{**(SMALL_RELATIVE if "T5" in family else SMALL), **own})
     model = getattr(transformers, CLASSES[family])(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -73,7 +80,7 @@ def theirs(model: Any, source: list[int], num_beams: int, eos_id: int | None) ->
 def test_it_writes_what_transformers_writes(family: str, tmp_path: Path) -> None:
     lengths = set()
     for seed in range(3):
-        model = oracle(family, seed)
+        model = oracle(family, seed, **(OWN.get(family, {}) if seed else {}))
         model.save_pretrained(tmp_path / str(seed))
         ours: Any = open_checkpoint(tmp_path / str(seed)).model
         end = varied_end(model)
@@ -90,6 +97,17 @@ def test_it_writes_what_transformers_writes(family: str, tmp_path: Path) -> None
         assert [best.token_ids for best, *_ in found] == expected
         lengths.update(map(len, expected))
     assert len(lengths) > 2  # some end early, some late
+
+
+@pytest.mark.parametrize("family", ["T5", "MT5"])
+def test_relative_positions_run_where_the_kernels_lack_them(family: str, tmp_path: Path) -> None:
+    model = oracle(family, 1)
+    model.save_pretrained(tmp_path)
+    ours: Any = fast(open_checkpoint(tmp_path).model)
+    reader = Conditioned(ours, SOURCES)
+    sampling = SamplingSettings(repetition_penalty=PENALTY)
+    found = generate(reader, reader.prompts, max_new_tokens=NEW, eos_id=None, sampling=sampling)
+    assert found == [theirs(model, source, 1, None) for source in SOURCES]
 
 
 def test_a_source_that_is_too_long_is_named(tmp_path: Path) -> None:

@@ -246,9 +246,16 @@ class EncoderDecoderConfig(Checked):
     start_token_id: int
     """What the decoder begins with."""
     language_model: LanguageModelHeadConfig | None = None
+    shared_tokens: bool = True
+    """Both stems have one token table; else each has its own, and the vocabularies may differ."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.shared_tokens and self.encoder_stem.vocabulary_size != self.decoder_stem.vocabulary_size:
+            raise UsageError(
+                f"the encoder reads {self.encoder_stem.vocabulary_size} tokens, the decoder "
+                f"{self.decoder_stem.vocabulary_size}; they can't share a table"
+            )
         if self.decoder_stack.memory_size != self.encoder_stack.hidden_size:
             raise UsageError(
                 f"the decoder attends to vectors of {self.decoder_stack.memory_size}, the encoder gives "
@@ -257,7 +264,7 @@ class EncoderDecoderConfig(Checked):
 
     @property
     def stem(self) -> TokenStemConfig:
-        """What reads: both stems share their tokens."""
+        """What reads."""
         return self.encoder_stem
 
     @property

@@ -19,6 +19,7 @@ FAMILIES = {
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "bart": "bart",
+    "mbart": "mbart",
     "marian": "marian",
     "t5": "t5",
     "mt5": "mt5",

@@ -301,7 +301,8 @@ def _expand(
             ours, when, unless = ((name or "").replace("{i}", str(i)) for name in (rule.ours, rule.when, rule.unless))
             if ours in wanted and (not when or when in wanted) and unless not in wanted:
                 names = tuple(name.replace("{i}", str(i)).replace("{base}", base) for name in rule.theirs)
-                yield replace(rule, ours=ours), names
+                also = None if rule.also is None else rule.also.replace("{base}", base)
+                yield replace(rule, ours=ours, also=also), names
 
 
 def _either(

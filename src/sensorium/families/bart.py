@@ -1,19 +1,23 @@
-"""BART (Lewis et al., 2020): a post-norm encoder and decoder that share their tokens; positions count from row 2."""
+"""BART (Lewis et al., 2020): a post-norm encoder and decoder that share their tokens, as a rule; positions count from
+row 2."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sensorium.config import (
     EncoderDecoderConfig,
     LanguageModelHeadConfig,
     LearnedPositions,
+    NormPlace,
     SinusoidalPositions,
     StackConfig,
     TokenStemConfig,
     learned_positions,
 )
+from sensorium.errors import CheckpointError
 from sensorium.families._fields import PUBLISHED_ACTIVATIONS, read_activation, read_float, read_int
 from sensorium.families._table import Family, Rule, rules_like
 
@@ -39,13 +43,19 @@ def _side(side: str) -> tuple[Rule, ...]:
         *rules_like(f"{ours}.mlp.up", f"{theirs}.fc1"),
         *rules_like(f"{ours}.mlp.down", f"{theirs}.fc2"),
         *rules_like(f"{ours}.mlp_norm", f"{theirs}.final_layer_norm"),
+        *rules_like(f"{side}.stack.final_norm", f"{{base}}{side}.layer_norm"),
     )  # fmt: skip
 
 
+SHARED, APART = "{base}shared.weight", "decoder.stem.tokens.weight"
 RULES = (
-    Rule("encoder.stem.tokens.weight", ("{base}shared.weight",)),
+    Rule("encoder.stem.tokens.weight", (SHARED,), unless=APART),
+    # Where each side has its own, the published code still holds a shared table, and never reads it.
+    Rule("encoder.stem.tokens.weight", ("{base}encoder.embed_tokens.weight",), also=SHARED, apart=APART, when=APART),
+    Rule(APART, ("{base}decoder.embed_tokens.weight",), also=SHARED, apart=APART),
     *_side("encoder"),
     *_side("decoder"),
+    Rule("language_model.vocabulary.weight", ("lm_head.weight",)),
     Rule("language_model.bias", ("final_logits_bias",), "row"),
 )
 KEYS = frozenset(
@@ -56,20 +66,20 @@ KEYS = frozenset(
     ]
 )  # fmt: skip
 REQUIRES = {
-    "is_encoder_decoder": True, "tie_word_embeddings": True, "normalize_before": False, "add_final_layer_norm": False,
-    "add_bias_logits": False,
+    "is_encoder_decoder": True, "normalize_before": False, "add_final_layer_norm": False, "add_bias_logits": False,
 }  # fmt: skip
 # Rates of training, doubles of other keys, and what once told variants apart and now holds for all.
 INERT = frozenset(
     [
         "activation_dropout", "classifier_dropout", "classif_dropout", "encoder_layerdrop", "decoder_layerdrop",
         "init_std", "num_hidden_layers", "extra_pos_embeddings", "force_bos_token_to_be_generated", "hidden_size",
+        "output_past", "save_step",
     ]
 )  # fmt: skip
 ARCHITECTURES: dict[str, tuple[str, ...]] = {"BartModel": (), "BartForConditionalGeneration": ("language_model",)}
 
 
-def read_stack(raw: Mapping[str, Any], side: str) -> StackConfig:
+def read_stack(raw: Mapping[str, Any], side: str, norm_place: NormPlace) -> StackConfig:
     """One side's blocks."""
     size = read_int(raw, "d_model", 1024)
     return StackConfig(
@@ -78,7 +88,9 @@ def read_stack(raw: Mapping[str, Any], side: str) -> StackConfig:
         num_heads=read_int(raw, f"{side}_attention_heads", 16),
         mlp_size=read_int(raw, f"{side}_ffn_dim", 4096),
         mask="causal" if side == "decoder" else "bidirectional",
+        norm_place=norm_place,
         norm_eps=1e-5,
+        final_norm=norm_place == "pre",
         activation=read_activation(raw, "activation_function", "gelu"),
         dropout=read_float(raw, "dropout", 0.1),
         attention_dropout=read_float(raw, "attention_dropout", 0.0),
@@ -94,8 +106,14 @@ def read_sides(
     norm_eps: float | None,
     pad_token_id: int,
     start_token_id: int,
+    norm_place: NormPlace = "post",
+    shared: bool = True,
 ) -> EncoderDecoderConfig:
-    """``config.json`` → our config, but for how tokens are placed."""
+    """``config.json`` → our config, but for how tokens are placed and whether both sides share their table.
+
+    Nothing is shared where ``tie_word_embeddings`` is false.
+    """
+    tied = bool(raw.get("tie_word_embeddings", True))
     stem = TokenStemConfig(
         vocabulary_size=read_int(raw, "vocab_size", 50265),
         hidden_size=read_int(raw, "d_model", 1024),
@@ -105,10 +123,13 @@ def read_sides(
         pad_token_id=read_int(raw, "pad_token_id", pad_token_id),
         scaled=bool(raw.get("scale_embedding", False)),
     )
+    written = stem.vocabulary_size if shared else read_int(raw, "decoder_vocab_size", stem.vocabulary_size)
     return EncoderDecoderConfig(
-        stem, read_stack(raw, "encoder"), stem, read_stack(raw, "decoder"),
+        stem, read_stack(raw, "encoder", norm_place),
+        replace(stem, vocabulary_size=written), read_stack(raw, "decoder", norm_place),
         read_int(raw, "decoder_start_token_id", start_token_id),
-        LanguageModelHeadConfig(bias=True) if "language_model" in parts else None,
+        LanguageModelHeadConfig(tied=tied, bias=True) if "language_model" in parts else None,
+        shared_tokens=tied and shared,
     )  # fmt: skip
 
 
@@ -131,7 +152,7 @@ def write_sides(config: EncoderDecoderConfig) -> dict[str, Any]:
         "pad_token_id": stem.pad_token_id,
         "decoder_start_token_id": config.start_token_id,
         "is_encoder_decoder": True,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": config.language_model is None or config.language_model.tied,
     }
 
 
@@ -142,9 +163,17 @@ def read_config(raw: Mapping[str, Any], parts: Collection[str]) -> EncoderDecode
 
 
 def write_config(config: EncoderDecoderConfig) -> dict[str, Any]:
-    """Our config → ``config.json``."""
-    table = learned_positions(config.encoder_stem)
-    return {**write_sides(config), "max_position_embeddings": table.max_length}
+    """Our config → ``config.json``. Raises ``CheckpointError`` for a vocabulary that is tied to one of two tables."""
+    table, head = learned_positions(config.encoder_stem), config.language_model
+    if (head is not None and head.tied != config.shared_tokens) or (
+        config.encoder_stem.vocabulary_size != config.decoder_stem.vocabulary_size
+    ):
+        raise CheckpointError("this family ties its vocabulary and both tables of tokens, or none of the three")
+    return {
+        **write_sides(config),
+        "max_position_embeddings": table.max_length,
+        "tie_word_embeddings": config.shared_tokens,
+    }
 
 
 FAMILY = Family(

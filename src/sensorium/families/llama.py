@@ -145,6 +145,8 @@ def read_rotary(raw: Mapping[str, Any]) -> RotaryPositions:
     if float(said.get("partial_rotary_factor", raw.get("partial_rotary_factor", 1.0))) != 1.0:
         raise CheckpointError("config.json: partial_rotary_factor is not 1; only whole heads are turned here")
     base = read_float(said if "rope_theta" in said else raw, "rope_theta", 10_000.0)
+    if base <= 1.0:
+        raise CheckpointError(f"config.json: rope_theta is {base}; more than 1 is expected")
     return RotaryPositions(length, base, scaling)
 
 
@@ -163,7 +165,8 @@ def _read_yarn(said: Mapping[str, Any], length: int) -> YarnScaling:
     return YarnScaling(
         factor, original,
         read_float(said, "attention_factor", inferred),
-        read_float(said, "beta_fast", 32.0), read_float(said, "beta_slow", 1.0), bool(said.get("truncate", True)),
+        read_float(said, "beta_fast", 32.0) or 32.0, read_float(said, "beta_slow", 1.0) or 1.0,
+        bool(said.get("truncate", True)),
     )  # fmt: skip
 
 

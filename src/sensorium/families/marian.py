@@ -18,8 +18,9 @@ def read_config(raw: Mapping[str, Any], parts: Collection[str]) -> EncoderDecode
     """``config.json`` → our config."""
     positions = SinusoidalPositions(read_int(raw, "max_position_embeddings", 1024))
     return bart.read_sides(
-        {"vocab_size": 58101, **raw}, parts, positions, norm_eps=None, pad_token_id=58100, start_token_id=58100
-    )
+        {"vocab_size": 58101, **raw}, parts, positions, norm_eps=None, pad_token_id=58100, start_token_id=58100,
+        shared=bool(raw.get("share_encoder_decoder_embeddings", True)),
+    )  # fmt: skip
 
 
 def write_config(config: EncoderDecoderConfig) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def write_config(config: EncoderDecoderConfig) -> dict[str, Any]:
     return {
         **bart.write_sides(config),
         "max_position_embeddings": config.max_length,
-        "share_encoder_decoder_embeddings": True,
+        "share_encoder_decoder_embeddings": config.shared_tokens,
         "decoder_vocab_size": config.decoder_stem.vocabulary_size,
     }
 
@@ -45,12 +46,11 @@ FAMILY = replace(
     name="marian",
     read_config=read_config,
     write_config=write_config,
-    keys=bart.KEYS | {"decoder_vocab_size"},
+    rules=tuple(replace(rule, also=None) for rule in bart.RULES),  # two tables, and no third beside them
+    keys=bart.KEYS | {"decoder_vocab_size", "share_encoder_decoder_embeddings"},
     architectures={"MarianModel": (), "MarianMTModel": ("language_model",)},
-    requires={
-        **bart.REQUIRES, "normalize_embedding": False, "static_position_embeddings": True,
-        "share_encoder_decoder_embeddings": True,
-    },
+    requires={**bart.REQUIRES, "normalize_embedding": False, "static_position_embeddings": True},
+    ignored=(bart.SHARED,),
     constants={
         "{base}encoder.embed_positions.weight": position_table,
         "{base}decoder.embed_positions.weight": position_table,

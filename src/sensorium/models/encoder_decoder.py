@@ -33,7 +33,8 @@ class EncoderDecoder(nn.Module):
         self.config = config
         self.encoder = Side(config.encoder_stem, config.encoder_stack)
         self.decoder = Side(config.decoder_stem, config.decoder_stack)
-        self.decoder.stem.tokens = self.encoder.stem.tokens
+        if config.shared_tokens:
+            self.decoder.stem.tokens = self.encoder.stem.tokens
         head = config.language_model
         self.language_model = None if head is None else LanguageModelHead(head, self.decoder.stem.tokens)
 
