@@ -165,7 +165,7 @@ class Tokenizer:
         """Encode a text, or a pair, with special tokens; ``max_length`` cuts the longer text first, ``None`` never."""
         with self._truncation(max_length, 0, "longest_first"):
             second = None if pair is None else _text(pair)
-            return Encoding.read(_guard(lambda: self.backend.encode(_text(text), second)))
+            return Encoding.read(guard(lambda: self.backend.encode(_text(text), second)))
 
     def encode_batch(
         self, texts: Sequence[str | tuple[str, str]], *, max_length: int | None = None, offsets: bool = True
@@ -174,11 +174,11 @@ class Tokenizer:
         encode = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
         inputs = [_text(text) if isinstance(text, str) else (_text(text[0]), _text(text[1])) for text in texts]
         with self._truncation(max_length, 0, "longest_first"):
-            return [Encoding.read(encoded) for encoded in _guard(lambda: encode(inputs))]
+            return [Encoding.read(encoded) for encoded in guard(lambda: encode(inputs))]
 
     def encode_plain(self, text: str) -> list[int]:
         """Token ids without special tokens."""
-        ids: list[int] = _guard(lambda: self.backend.encode(_text(text), add_special_tokens=False)).ids
+        ids: list[int] = guard(lambda: self.backend.encode(_text(text), add_special_tokens=False)).ids
         return ids
 
     def windows(self, text: str, pair: str | None = None, *, max_length: int, stride: int) -> list[Encoding]:
@@ -195,7 +195,7 @@ class Tokenizer:
                 "left; shorten the first text, or give a smaller stride"
             )
         with self._truncation(max_length, stride, "longest_first" if pair is None else "only_second"):
-            first = _guard(lambda: self.backend.encode(_text(text), None if pair is None else _text(pair)))
+            first = guard(lambda: self.backend.encode(_text(text), None if pair is None else _text(pair)))
         return [Encoding.read(window) for window in (first, *first.overflowing)]
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
@@ -246,13 +246,13 @@ def open_tokenizer(folder: str | Path) -> Tokenizer:
     if (folder / "tokenizer.json").is_file():
         path = folder / "tokenizer.json"
         text = read_text(path)
-        backend = _guard(lambda: tokenizers.Tokenizer.from_str(text), where=path)
+        backend = guard(lambda: tokenizers.Tokenizer.from_str(text), where=path)
     elif (folder / "vocab.txt").is_file():
         path = folder / "vocab.txt"
-        backend = _guard(lambda: _word_piece(path, config, named), where=path)
+        backend = guard(lambda: _word_piece(path, config, named), where=path)
     elif (folder / "vocab.json").is_file():
         path = folder / "vocab.json"
-        backend = _guard(lambda: _byte_level_bpe(folder, config), where=path)
+        backend = guard(lambda: _byte_level_bpe(folder, config), where=path)
     else:
         raise CheckpointError(f"{folder}: no tokenizer.json, no vocab.txt, no vocab.json with merges.txt")
     return Tokenizer(backend, named or _conventional(backend), config)
@@ -379,7 +379,7 @@ def _text(text: Any) -> str:
     return text
 
 
-def _guard(call: Any, *, where: Path | None = None) -> Any:
+def guard(call: Any, *, where: Path | None = None) -> Any:
     """Run a call of the tokenizers library: its panics are not ``Exception``s, its errors are bare ``Exception``s."""
     try:
         return call()
