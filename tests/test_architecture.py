@@ -19,7 +19,7 @@ ROOMS = [path for path in MODULES if path != FACE]
 
 # The drawing of docs/architecture.md as a table: a room (a module or a folder of src/sensorium) and the rooms it may
 # import. Arrows go down only, and rooms on one line do not see each other.
-GROUND = {"errors", "config", "packed", "cost", "storage", "text", "sentence", "machine", "native"}
+GROUND = {"errors", "config", "packed", "cost", "storage", "text", "sentence", "machine", "native", "gguf", "worker"}
 CHECKPOINT = GROUND | {"nn", "models", "families", "data", "checkpoint"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -30,7 +30,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "native": set(),
     "storage": {"errors"},
     "sentence": {"errors", "storage"},
-    "text": {"errors", "storage"},
+    "gguf": {"errors"},
+    "worker": {"errors"},
+    "text": {"errors", "storage", "worker"},
     "nn": GROUND,
     "models": GROUND | {"nn"},
     "families": GROUND,

@@ -1,12 +1,13 @@
 """Open and save checkpoints in the published form: the only room where families meet models.
 
-A folder holds ``config.json``, ``model.safetensors`` (or shards), and the tokenizer's files. What Sensorium saves,
-``transformers`` opens. A checkpoint is untrusted: it is checked whole before anything of its size is allocated.
+A folder holds ``config.json``, ``model.safetensors`` (or shards), and the tokenizer's files; a GGUF file holds all of
+that in a form of its own, and is read as if it were such a folder. What Sensorium saves, ``transformers`` opens. A
+checkpoint is untrusted: it is checked whole before anything of its size is allocated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,16 @@ from sensorium.config import EncoderConfig, ModelConfig, num_layers
 from sensorium.errors import CheckpointError, UsageError
 from sensorium.families import _table, get_family
 from sensorium.families._table import Family
+from sensorium.families.gguf import published_config, published_name, published_tensors
+from sensorium.gguf import read_gguf
 from sensorium.models.build import Model, build, initialise
 from sensorium.sentence import SentenceSettings, read_sentence_settings, write_sentence_settings
 from sensorium.storage import atomic_folder, read_object, read_tensors, write_json, write_weights
 from sensorium.text import Tokenizer, open_tokenizer
+from sensorium.text.gguf import tokenizer_from_gguf
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
+GGUF = ".gguf"
 HUB_FILES = ("*.json", "*.txt", "*.safetensors", "*/config.json")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -36,11 +41,12 @@ class Checkpoint:
     tokenizer: Tokenizer | None
     family: str
     folder: Path
+    """Where it lies; for a GGUF file, the file."""
     untrained: frozenset[str] = frozenset()
     """Heads that were not in the checkpoint and hold fresh weights."""
     sentence: SentenceSettings | None = None
     raw_config: dict[str, Any] = field(default_factory=dict)
-    """``config.json`` as it was read."""
+    """``config.json`` as it was read, or as a GGUF file's metadata says it."""
 
     @property
     def config(self) -> ModelConfig:
@@ -61,29 +67,30 @@ def open_checkpoint(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> Checkpoint:
-    """Open a checkpoint from a local folder or, when there is none of that name, from the Hugging Face hub.
+    """Open a checkpoint from a local folder, a GGUF file or, when there is none of that name, the Hugging Face hub.
 
     ``add_heads`` maps head names to their configs (``{"sequence": SequenceHeadConfig(labels=("no", "yes"))}``): each is
     added, or takes the place of one that is there, with fresh weights drawn from ``seed``. The model comes back in
-    ``dtype`` and in evaluation mode. Raises ``CheckpointError`` with the file and what is wrong in it.
+    ``dtype`` and in evaluation mode. A folder without safetensors that holds one GGUF file is that file. Raises
+    ``CheckpointError`` with the file and what is wrong in it.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype {dtype} is not one of {', '.join(map(str, DTYPES))}")
     folder = find_folder(name_or_path)
-    path = folder / "config.json"
-    raw = read_object(path)
-    family = get_family(raw.get("model_type"), where=str(path))
-    _table.check_config(family, raw, where=str(path))
-    tensors = read_tensors(folder)
-    config = _read_config(family, raw, tensors, path)
-    model, untrained = _load_model(family, config, tensors, add_heads or {}, dtype, seed, folder)
-    tokenizer = open_tokenizer(folder) if any((folder / name).is_file() for name in TOKENIZER_FILES) else None
+    file = find_gguf(folder)
+    found = _read_folder(folder) if file is None else _read_gguf(file, dtype)
+    family = get_family(found.raw.get("model_type"), where=str(found.path))
+    _table.check_config(family, found.raw, where=str(found.path))
+    config = _read_config(family, found.raw, found.names, found.path)
+    where = found.path if file is not None else folder
+    model, untrained = _load_model(family, config, found.tensors(), add_heads or {}, dtype, seed, where)
+    tokenizer = found.tokenizer()
     if tokenizer is not None and tokenizer.vocabulary_size > config.stem.vocabulary_size:
         raise CheckpointError(
-            f"{folder}: the tokenizer has {tokenizer.vocabulary_size:,} tokens, the model's table only "
+            f"{where}: the tokenizer has {tokenizer.vocabulary_size:,} tokens, the model's table only "
             f"{config.stem.vocabulary_size:,}; they do not belong together"
         )
-    return Checkpoint(model, tokenizer, family.name, folder, untrained, read_sentence_settings(folder), raw)
+    return Checkpoint(model, tokenizer, family.name, where, untrained, found.sentence, found.raw)
 
 
 def save_checkpoint(
@@ -137,9 +144,12 @@ def published_form(model: Model, family: str) -> tuple[dict[str, Any], dict[str,
 
 
 def find_folder(name_or_path: str | Path) -> Path:
-    """A local folder, or the hub's snapshot of that name, downloaded if need be. Raises ``CheckpointError``."""
+    """A local folder or GGUF file, or the hub's snapshot of that name, downloaded if need be.
+
+    Raises ``CheckpointError`` where there is neither.
+    """
     local = Path(name_or_path).expanduser()
-    if local.is_dir():
+    if local.is_dir() or (local.is_file() and local.suffix == GGUF):
         return local
     name = str(name_or_path)
     if local.exists() or isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -156,7 +166,58 @@ def find_folder(name_or_path: str | Path) -> Path:
         ) from error
 
 
-def _read_config(family: Family, raw: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> ModelConfig:
+def find_gguf(path: Path) -> Path | None:
+    """The GGUF file that a path means, ``None`` for a folder in the published form. Raises ``CheckpointError``."""
+    if path.is_file():
+        return path
+    files = sorted(path.glob(f"*{GGUF}"))
+    if not files or (path / "config.json").is_file() or any(path.glob("*.safetensors")):
+        return None
+    if len(files) > 1:
+        raise CheckpointError(f"{path}: holds {len(files)} GGUF files; give the path of one, such as {files[0].name}")
+    return files[0]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A checkpoint in its published form, before its weights are read."""
+
+    path: Path
+    """The file that says the config."""
+    raw: dict[str, Any]
+    names: Collection[str]
+    tensors: Callable[[], Mapping[str, Tensor]]
+    tokenizer: Callable[[], Tokenizer | None]
+    sentence: SentenceSettings | None = None
+
+
+def _read_folder(folder: Path) -> _Found:
+    tensors = read_tensors(folder)
+    there = any((folder / name).is_file() for name in TOKENIZER_FILES)
+    return _Found(
+        path=folder / "config.json",
+        raw=read_object(folder / "config.json"),
+        names=tensors.keys(),
+        tensors=lambda: tensors,
+        tokenizer=lambda: open_tokenizer(folder) if there else None,
+        sentence=read_sentence_settings(folder),
+    )
+
+
+def _read_gguf(path: Path, dtype: torch.dtype) -> _Found:
+    file = read_gguf(path)
+    config = published_config(file)
+    has_tokenizer = "tokenizer.ggml.model" in file.metadata
+    return _Found(
+        path=path,
+        raw=config,
+        names={published_name(name) or name for name in file.tensors},
+        tensors=lambda: dict(published_tensors(file, config, dtype)),
+        tokenizer=lambda: tokenizer_from_gguf(file.metadata, where=path) if has_tokenizer else None,
+    )
+
+
+def _read_config(family: Family, raw: Mapping[str, Any], tensors: Collection[str], path: Path) -> ModelConfig:
     parts = _table.find_parts(family, raw, tensors)
     try:
         config = family.read_config(raw, parts)
