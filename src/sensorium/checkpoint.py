@@ -25,6 +25,13 @@ from sensorium.text import Tokenizer, open_tokenizer
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 HUB_FILES = ("*.json", "*.txt", "*.safetensors", "*/config.json")
+GENERATION_FILE = "generation_config.json"
+GENERATION_KEYS = (
+    "eos_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids",
+    "max_length", "min_length", "do_sample", "temperature", "top_k", "top_p", "num_beams", "length_penalty",
+    "early_stopping", "repetition_penalty", "no_repeat_ngram_size", "suppress_tokens", "begin_suppress_tokens",
+)  # fmt: skip
+"""What older checkpoints say of their writing, in ``config.json``."""
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -41,6 +48,8 @@ class Checkpoint:
     sentence: SentenceSettings | None = None
     raw_config: dict[str, Any] = field(default_factory=dict)
     """``config.json`` as it was read."""
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    """``generation_config.json`` as it was read: how its makers would have it write (``infer.settings``)."""
 
     @property
     def config(self) -> ModelConfig:
@@ -83,7 +92,8 @@ def open_checkpoint(
             f"{folder}: the tokenizer has {tokenizer.vocabulary_size:,} tokens, the model's table only "
             f"{config.stem.vocabulary_size:,}; they do not belong together"
         )
-    return Checkpoint(model, tokenizer, family.name, folder, untrained, read_sentence_settings(folder), raw)
+    sentence, generation = read_sentence_settings(folder), _read_generation(folder, raw)
+    return Checkpoint(model, tokenizer, family.name, folder, untrained, sentence, raw, generation)
 
 
 def save_checkpoint(
@@ -93,6 +103,7 @@ def save_checkpoint(
     *,
     family: str,
     sentence: SentenceSettings | None = None,
+    generation: Mapping[str, Any] | None = None,
 ) -> None:
     """Save a model in its family's published form, whole or not at all.
 
@@ -108,6 +119,8 @@ def save_checkpoint(
             tokenizer.save(temporary)
         if sentence is not None:
             write_sentence_settings(temporary, sentence, hidden_size=model.config.stack.hidden_size)
+        if generation:
+            write_json(temporary / GENERATION_FILE, dict(generation))
 
 
 def check_destination(folder: Path) -> None:
@@ -154,6 +167,14 @@ def find_folder(name_or_path: str | Path) -> Path:
             f"{name}: no local folder of that name, and the hub did not give it ({type(error).__name__}); check the "
             "name and the connection, or pass the path of a downloaded folder"
         ) from error
+
+
+def _read_generation(folder: Path, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """``generation_config.json``; where there is none, what ``config.json`` says of writing, as older ones did."""
+    path = folder / GENERATION_FILE
+    if path.is_file():
+        return read_object(path)
+    return {name: raw[name] for name in GENERATION_KEYS if raw.get(name) is not None}
 
 
 def _read_config(family: Family, raw: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> ModelConfig:

@@ -1,0 +1,73 @@
+"""Text as its tokens come: pieces that never break a character, and that end before a stop string."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+from sensorium.text import Tokenizer
+
+CONTEXT = 8
+"""Tokens that new ones are decoded with: a tokenizer may join them by what stands before."""
+BROKEN = "\ufffd"
+"""What bytes are decoded to that make no character, or none yet."""
+
+
+class Pieces:
+    """The text that new tokens add to a prompt, piece by piece.
+
+    Only the newest tokens are decoded, however long the text is. A character whose bytes are not all there yet is kept
+    back, and so is what a stop string may begin with.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stop_strings: Sequence[str] = ()) -> None:
+        self.tokenizer = tokenizer
+        self.stop_strings = tuple(stop_strings)
+        self.text = ""
+        """All that was written, up to the stop string."""
+        self.stopped = False
+        """A stop string came."""
+        self._tokens = list(prompt[-CONTEXT:])  # the last of those that are decoded, and those that are not yet
+        self._decoded = len(self._tokens)
+        self._taken = 0  # characters of the text that were given out
+        self._longest = max(map(len, self.stop_strings), default=0)
+
+    def add(self, token_id: int) -> bool:
+        """Take one more token; whether a stop string came, before which the text ends."""
+        self._tokens.append(token_id)
+        self._decode(whole=True)
+        return self.stopped
+
+    def take(self, *, final: bool = False) -> str:
+        """What is new since the last time; ``final``: with what was kept back."""
+        if final and not self.stopped:
+            self._decode(whole=False)
+        end = len(self.text) if final or self.stopped else len(self.text) - self._begun()
+        piece, self._taken = self.text[self._taken : end], max(self._taken, end)
+        return piece
+
+    def fork(self) -> Pieces:
+        """Another that goes on from here."""
+        other = copy.copy(self)
+        other._tokens = list(self._tokens)
+        return other
+
+    def _decode(self, *, whole: bool) -> None:
+        """Move what is not decoded yet into the text; ``whole``: unless its last character is not."""
+        now = self.tokenizer.decode(self._tokens)
+        if whole and now.endswith(BROKEN):
+            return
+        before = self.tokenizer.decode(self._tokens[: self._decoded])
+        start = max(len(self.text) - self._longest + 1, 0)  # where a stop string that ends in what is new may begin
+        self.text += now[len(before) :]
+        self._tokens = self._tokens[-CONTEXT:]
+        self._decoded = len(self._tokens)
+        found = [place for place in (self.text.find(stop, start) for stop in self.stop_strings) if place >= 0]
+        if found:
+            self.text, self.stopped = self.text[: min(found)], True
+
+    def _begun(self) -> int:
+        """Characters at the end of the text that a stop string begins with."""
+        most = min(self._longest - 1, len(self.text))
+        ends = (self.text[-n:] for n in range(most, 0, -1))
+        return next((len(end) for end in ends if any(stop.startswith(end) for stop in self.stop_strings)), 0)
