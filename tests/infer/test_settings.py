@@ -100,6 +100,8 @@ CHAT = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "eos_token_id": [12
         ({"max_length": 30}, {"min_length": 56, "max_length": 142}, {"max_length": 30}),
         ({"min_length": 80}, {"max_length": 62}, {"min_length": 80}),
         ({"num_beams": 2}, {"num_return_sequences": 3}, {"num_beams": 2}),
+        ({"num_return_sequences": 2}, {"num_beams": 3}, {"num_return_sequences": 2, "num_beams": 3}),
+        ({"temperature": 1.5}, CHAT, {**CHAT, "temperature": 1.5}),
     ],
 )
 def test_what_a_checkpoint_says_holds_where_the_caller_says_nothing(
@@ -115,7 +117,7 @@ def test_what_a_checkpoint_says_holds_where_the_caller_says_nothing(
         ({"temperature": "hot"}, "generation_config.json: temperature is 'hot'; it must be above 0"),
         ({"eos_token_id": {"a": 1}}, "generation_config.json: eos_token_id is {'a': 1}; it must be a token id"),
         ({"bad_words_ids": 7}, "generation_config.json: bad_words_ids is 7; it must be a list of lists"),
-        ({"min_length": 9, "max_length": 8}, "generation_config.json does not go with itself.*min_length is 9"),
+        ({"min_length": 9, "max_length": 8}, "generation_config.json contradicts itself: min_length is 9"),
     ],
 )
 def test_a_checkpoint_that_says_nonsense_is_named(defaults: dict[str, Any], message: str) -> None:

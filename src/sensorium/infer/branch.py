@@ -58,7 +58,8 @@ class Branch:
         if token_id in self.end_ids or (self.pieces is not None and self.pieces.add(token_id)):
             self.finish_reason = "stop"
         elif self.num_new >= self.most_new:
-            self.finish_reason = "length"
+            stopped = self.pieces is not None and self.pieces.end()
+            self.finish_reason = "stop" if stopped else "length"
 
 
 def new_branch(

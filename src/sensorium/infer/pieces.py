@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from sensorium.text import Tokenizer
 
-CONTEXT = 8
-"""Tokens that new ones are decoded with: a tokenizer may join them by what stands before."""
 BROKEN = "\ufffd"
 """What bytes are decoded to that make no character, or none yet."""
 
@@ -16,8 +14,8 @@ BROKEN = "\ufffd"
 class Pieces:
     """The text that new tokens add to a prompt, piece by piece.
 
-    Only the newest tokens are decoded, however long the text is. A character whose bytes are not all there yet is kept
-    back, and so is what a stop string may begin with.
+    Only the newest tokens are decoded, however long the text is: with those before them, since a tokenizer may join
+    them. A character whose bytes are not all there yet is kept back, and so is what a stop string may begin with.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stop_strings: Sequence[str] = ()) -> None:
@@ -27,7 +25,8 @@ class Pieces:
         """All that was written, up to the stop string."""
         self.stopped = False
         """A stop string came."""
-        self._tokens = list(prompt[-CONTEXT:])  # the last of those that are decoded, and those that are not yet
+        self.ended = False
+        self._tokens = _end_of(tokenizer, prompt)  # the last of those that are decoded, and those that are not yet
         self._decoded = len(self._tokens)
         self._taken = 0  # characters of the text that were given out
         self._longest = max(map(len, self.stop_strings), default=0)
@@ -38,11 +37,16 @@ class Pieces:
         self._decode(whole=True)
         return self.stopped
 
-    def take(self, *, final: bool = False) -> str:
-        """What is new since the last time; ``final``: with what was kept back."""
-        if final and not self.stopped:
+    def end(self) -> bool:
+        """No more tokens will come: take what was kept back; whether a stop string is in it."""
+        self.ended = True
+        if not self.stopped:
             self._decode(whole=False)
-        end = len(self.text) if final or self.stopped else len(self.text) - self._begun()
+        return self.stopped
+
+    def take(self) -> str:
+        """What is new since the last time."""
+        end = len(self.text) if self.ended or self.stopped else len(self.text) - self._begun()
         piece, self._taken = self.text[self._taken : end], max(self._taken, end)
         return piece
 
@@ -59,15 +63,25 @@ class Pieces:
             return
         before = self.tokenizer.decode(self._tokens[: self._decoded])
         start = max(len(self.text) - self._longest + 1, 0)  # where a stop string that ends in what is new may begin
-        self.text += now[len(before) :]
-        self._tokens = self._tokens[-CONTEXT:]
+        if len(now) > len(before):  # else, a special token: what follows is joined to what stood before
+            self.text += now[len(before) :]
+            self._tokens = self._tokens[self._decoded :]
         self._decoded = len(self._tokens)
-        found = [place for place in (self.text.find(stop, start) for stop in self.stop_strings) if place >= 0]
-        if found:
-            self.text, self.stopped = self.text[: min(found)], True
+        places = [(stop, self.text.find(stop, start)) for stop in self.stop_strings]
+        found = [(place + len(stop), place) for stop, place in places if place >= 0]
+        if found:  # the one that was complete first
+            self.text, self.stopped = self.text[: min(found)[1]], True
 
     def _begun(self) -> int:
         """Characters at the end of the text that a stop string begins with."""
         most = min(self._longest - 1, len(self.text))
         ends = (self.text[-n:] for n in range(most, 0, -1))
         return next((len(end) for end in ends if any(stop.startswith(end) for stop in self.stop_strings)), 0)
+
+
+def _end_of(tokenizer: Tokenizer, prompt: Sequence[int]) -> list[int]:
+    """Tokens of a prompt that new ones are decoded with: they begin with a character, not within one."""
+    size = 8
+    while size < len(prompt) and BROKEN in tokenizer.decode(prompt[-size:]):
+        size *= 2
+    return list(prompt[-size:])

@@ -128,15 +128,15 @@ def settings_of(options: Mapping[str, Any], defaults: Mapping[str, Any] | None =
     for name in given:
         if name not in names:
             raise UsageError(f"there is no option {name!r}{nearest(name, names)}; known are {', '.join(names)}")
-    GenerationSettings(**given)  # what contradicts itself does so whatever the defaults are
     known = {name: value for name, value in (defaults or {}).items() if name in names and value is not None}
     for name, value in known.items():
         _check_default(name, value)
     _warn_of_ignored(defaults or {})
     try:
-        return GenerationSettings(**{**_that_apply(known, given), **given})
+        GenerationSettings(**_that_apply(known, {}))
     except UsageError as error:
-        raise CheckpointError(f"generation_config.json does not go with itself or these options: {error}") from error
+        raise CheckpointError(f"generation_config.json contradicts itself: {error}") from error
+    return GenerationSettings(**{**_that_apply(known, given), **given})
 
 
 _SAMPLING = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0}

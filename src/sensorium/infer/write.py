@@ -73,8 +73,9 @@ def write_stream(
     for new in generate_stream(model, [prompt], replace(settings, stop_strings=())):
         if new.token_id not in settings.end_ids:
             pieces.add(new.token_id)
-        piece = pieces.take(final=new.finished)
-        if piece:
+        if new.finished:
+            pieces.end()
+        if piece := pieces.take():
             yield piece
         if pieces.stopped:
             return
