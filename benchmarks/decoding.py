@@ -28,6 +28,7 @@ from sensorium.checkpoint import open_checkpoint
 from sensorium.infer.bench import bandwidth, weights_of
 from sensorium.infer.engine import fast
 from sensorium.infer.generate import generate
+from sensorium.infer.settings import GenerationSettings
 from sensorium.machine import tune_process
 
 CONTEXT, NEW, ROUNDS = 64, 64, 5
@@ -40,7 +41,7 @@ def prompts(count: int) -> list[list[int]]:
 
 def ours(model: Any, count: int) -> None:
     """Our generation loop."""
-    assert all(len(new) == NEW for new in generate(model, prompts(count), max_new_tokens=NEW))
+    assert all(len(new) == NEW for new in generate(model, prompts(count), GenerationSettings(max_new_tokens=NEW)))
 
 
 def theirs(model: Any, count: int) -> None:

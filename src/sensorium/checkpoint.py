@@ -30,6 +30,13 @@ from sensorium.text.gguf import tokenizer_from_gguf
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 GGUF = ".gguf"
 HUB_FILES = ("*.json", "*.txt", "*.safetensors", "*/config.json")
+GENERATION_FILE = "generation_config.json"
+GENERATION_KEYS = (
+    "eos_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids",
+    "max_length", "min_length", "do_sample", "temperature", "top_k", "top_p", "num_beams", "length_penalty",
+    "early_stopping", "repetition_penalty", "no_repeat_ngram_size", "suppress_tokens", "begin_suppress_tokens",
+)  # fmt: skip
+"""What older checkpoints say of their writing, in ``config.json``."""
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -47,6 +54,8 @@ class Checkpoint:
     sentence: SentenceSettings | None = None
     raw_config: dict[str, Any] = field(default_factory=dict)
     """``config.json`` as it was read, or as a GGUF file's metadata says it."""
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    """``generation_config.json`` as it was read: how its makers would have it write (``infer.settings``)."""
 
     @property
     def config(self) -> ModelConfig:
@@ -90,7 +99,8 @@ def open_checkpoint(
             f"{where}: the tokenizer has {tokenizer.vocabulary_size:,} tokens, the model's table only "
             f"{config.stem.vocabulary_size:,}; they do not belong together"
         )
-    return Checkpoint(model, tokenizer, family.name, where, untrained, found.sentence, found.raw)
+    generation = _read_generation(folder if file is None else None, found.raw)
+    return Checkpoint(model, tokenizer, family.name, where, untrained, found.sentence, found.raw, generation)
 
 
 def save_checkpoint(
@@ -100,6 +110,7 @@ def save_checkpoint(
     *,
     family: str,
     sentence: SentenceSettings | None = None,
+    generation: Mapping[str, Any] | None = None,
 ) -> None:
     """Save a model in its family's published form, whole or not at all.
 
@@ -115,6 +126,8 @@ def save_checkpoint(
             tokenizer.save(temporary)
         if sentence is not None:
             write_sentence_settings(temporary, sentence, hidden_size=model.config.stack.hidden_size)
+        if generation:
+            write_json(temporary / GENERATION_FILE, dict(generation))
 
 
 def check_destination(folder: Path) -> None:
@@ -215,6 +228,13 @@ def _read_gguf(path: Path, dtype: torch.dtype) -> _Found:
         tensors=lambda: dict(published_tensors(file, config, dtype)),
         tokenizer=lambda: tokenizer_from_gguf(file.metadata, where=path) if has_tokenizer else None,
     )
+
+
+def _read_generation(folder: Path | None, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """``generation_config.json``; where there is none, what ``config.json`` says of writing, as older ones did."""
+    if folder is not None and (folder / GENERATION_FILE).is_file():
+        return read_object(folder / GENERATION_FILE)
+    return {name: raw[name] for name in GENERATION_KEYS if raw.get(name) is not None}
 
 
 def _read_config(family: Family, raw: Mapping[str, Any], tensors: Collection[str], path: Path) -> ModelConfig:

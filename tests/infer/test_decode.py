@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from sensorium.infer.cache import PagedCache
 from sensorium.infer.decode import SHORTEST_PREFIX, start
 from sensorium.infer.generate import generate
-from sensorium.infer.sampling import SamplingSettings
+from sensorium.infer.settings import GenerationSettings
 
 VOCABULARY = 50
 PROMPTS = st.tuples(
@@ -36,28 +37,24 @@ def tokens_computed(model: Any) -> Iterator[list[int]]:
 @settings(max_examples=25)
 @given(prompts=PROMPTS, repeats=st.integers(1, 3))
 def test_sharing_changes_nothing(decoder: Any, prompts: list[list[int]], repeats: int) -> None:
-    together = generate(decoder, prompts * repeats, max_new_tokens=12, eos_id=3)
-    assert together == [generate(decoder, [prompt], max_new_tokens=12, eos_id=3)[0] for prompt in prompts] * repeats
+    options = GenerationSettings(max_new_tokens=12, eos_token_id=3)
+    together = generate(decoder, prompts * repeats, options)
+    assert together == [generate(decoder, [prompt], options)[0] for prompt in prompts] * repeats
 
 
 @settings(max_examples=15)
 @given(prompts=PROMPTS, seed=st.integers(0, 99))
 def test_samples_of_one_prompt_are_those_it_gives_alone(decoder: Any, prompts: list[list[int]], seed: int) -> None:
-    sampling = SamplingSettings(do_sample=True, temperature=1.5, seed=seed)
-    streams = [0, 1, 2]
-    several = [prompt for prompt in prompts for _ in streams]
-    together = generate(decoder, several, max_new_tokens=8, eos_id=3, sampling=sampling, streams=streams * len(prompts))
-    alone = [
-        generate(decoder, [prompt], max_new_tokens=8, eos_id=3, sampling=sampling, streams=[stream])[0]
-        for prompt in prompts
-        for stream in streams
-    ]
-    assert together == alone
+    sampling = GenerationSettings(max_new_tokens=8, eos_token_id=3, do_sample=True, temperature=1.5, seed=seed)
+    together = generate(decoder, prompts, replace(sampling, num_return_sequences=3))
+    alone = [generate(decoder, [prompt], replace(sampling, num_return_sequences=3)) for prompt in prompts]
+    assert together == [sample for samples in alone for sample in samples]
+    assert together[::3] == generate(decoder, prompts, sampling)
 
 
 def test_equal_prompts_are_computed_once(decoder: Any) -> None:
     with tokens_computed(decoder) as seen:
-        generate(decoder, [[1, 2, 3]] * 4 + [[5]], max_new_tokens=3)
+        generate(decoder, [[1, 2, 3]] * 4 + [[5]], GenerationSettings(max_new_tokens=3))
     assert seen == [4, 5, 5]
 
 
@@ -65,13 +62,13 @@ def test_equal_prompts_are_computed_once(decoder: Any) -> None:
 def test_a_long_beginning_of_all_prompts_is_computed_once(decoder: Any, shared: int, expected: list[int]) -> None:
     beginning = [*range(7, 7 + shared % VOCABULARY)] + [6] * (shared - shared % VOCABULARY)
     with tokens_computed(decoder) as seen:
-        generate(decoder, [[*beginning, 1], [*beginning, 2]], max_new_tokens=1)
+        generate(decoder, [[*beginning, 1], [*beginning, 2]], GenerationSettings(max_new_tokens=1))
     assert seen == expected
 
 
 def test_a_prompt_that_is_the_beginning_of_another_keeps_a_token_to_go_on_from(decoder: Any) -> None:
     with tokens_computed(decoder) as seen:
-        generate(decoder, [[4] * 70, [4] * 80], max_new_tokens=1)
+        generate(decoder, [[4] * 70, [4] * 80], GenerationSettings(max_new_tokens=1))
     assert seen == [69, 1 + 11]
 
 

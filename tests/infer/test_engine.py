@@ -27,6 +27,7 @@ from sensorium.infer.decode import new_cache
 from sensorium.infer.engine import FallbackWarning, fast
 from sensorium.infer.fast_stack import FastStack, unsupported
 from sensorium.infer.generate import generate
+from sensorium.infer.settings import GenerationSettings
 from sensorium.infer.torch_stack import TorchStack, varlen_attention
 from sensorium.models.build import new_model
 from sensorium.nn.attention import reference_attention
@@ -202,8 +203,8 @@ def test_sequences_that_go_on_from_the_same_one_share_its_pages_and_do_not_distu
 def test_generation_chooses_the_tokens_of_the_plain_model(dtype: str) -> None:
     model = decoder()
     prompts = [[1, 2, 3], [4], [*range(70)]]
-    expected = generate(model, prompts, max_new_tokens=12)
-    got = generate(fast(model, dtype), prompts, max_new_tokens=12)
+    expected = generate(model, prompts, GenerationSettings(max_new_tokens=12))
+    got = generate(fast(model, dtype), prompts, GenerationSettings(max_new_tokens=12))
     same = sum(a == b for x, y in zip(got, expected, strict=True) for a, b in zip(x, y, strict=True))
     assert same == 36 if dtype == "fp32" else same >= 20
 
@@ -213,7 +214,7 @@ def test_generation_chooses_the_tokens_of_the_plain_model(dtype: str) -> None:
 def test_generation_chooses_what_one_run_over_its_text_finds_likeliest(dtype: str) -> None:
     model, prompts = fast(decoder(), dtype), [[1, 2, 3], [4], [*range(70)]]
     assert isinstance(new_cache(model, 3, 90), PagedCache)
-    for prompt, new in zip(prompts, generate(model, prompts, max_new_tokens=12), strict=True):
+    for prompt, new in zip(prompts, generate(model, prompts, GenerationSettings(max_new_tokens=12)), strict=True):
         whole = Packed.from_sequences([prompt + new[:-1]])
         assert model.next_token_logits(model(whole)).argmax(dim=-1)[len(prompt) - 1 :].tolist() == new
 
@@ -287,9 +288,9 @@ def test_where_the_kernels_are_missing_torch_gives_the_same(
         assert distance(result(batch), model(batch)) < TOLERANCE[dtype]
         if make is decoder:
             prompts = [[1, 2, 3], [4, 5]]
-            answers = generate(result, prompts, max_new_tokens=3)
+            answers = generate(result, prompts, GenerationSettings(max_new_tokens=3))
             assert [len(answer) for answer in answers] == [3, 3]
-            assert dtype == "bf16" or answers == generate(model, prompts, max_new_tokens=3)
+            assert dtype == "bf16" or answers == generate(model, prompts, GenerationSettings(max_new_tokens=3))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int8_weight_only", "int4_weight_only"])

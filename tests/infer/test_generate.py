@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from sensorium.config import DecoderConfig, LanguageModelHeadConfig, LearnedPosi
 from sensorium.errors import UsageError
 from sensorium.infer.cache import KeyValueCache
 from sensorium.infer.generate import generate, generate_stream
-from sensorium.infer.sampling import SamplingSettings
+from sensorium.infer.settings import GenerationSettings
 from sensorium.models.build import new_model
 from sensorium.models.decoder import DecoderLM
 from sensorium.packed import Packed
@@ -55,29 +57,31 @@ def naive(prompt: list[int], max_new_tokens: int, eos_id: int) -> list[int]:
 @settings(max_examples=30)
 @given(prompts=PROMPTS, max_new_tokens=st.integers(1, 45), eos_id=st.integers(0, VOCABULARY - 1))
 def test_a_cache_changes_nothing(prompts: list[list[int]], max_new_tokens: int, eos_id: int) -> None:
-    ours = generate(MODEL, prompts, max_new_tokens=max_new_tokens, eos_id=eos_id)
+    ours = generate(MODEL, prompts, GenerationSettings(max_new_tokens=max_new_tokens, eos_token_id=eos_id))
     assert ours == [naive(prompt, max_new_tokens, eos_id) for prompt in prompts]
 
 
 @settings(max_examples=20)
 @given(prompts=PROMPTS, seed=st.integers(0, 99))
 def test_sampling_with_a_seed_knows_no_neighbours(prompts: list[list[int]], seed: int) -> None:
-    sampling = SamplingSettings(do_sample=True, temperature=1.5, top_p=0.9, seed=seed)
-    together = generate(MODEL, prompts, max_new_tokens=8, eos_id=3, sampling=sampling)
-    alone = [generate(MODEL, [prompt], max_new_tokens=8, eos_id=3, sampling=sampling)[0] for prompt in prompts]
+    sampling = GenerationSettings(
+        max_new_tokens=8, eos_token_id=3, do_sample=True, temperature=1.5, top_p=0.9, seed=seed
+    )
+    together = generate(MODEL, prompts, sampling)
+    alone = [generate(MODEL, [prompt], sampling)[0] for prompt in prompts]
     assert together == alone
 
 
-def test_streams_tell_equal_prompts_apart() -> None:
-    sampling = SamplingSettings(do_sample=True, temperature=3.0, seed=1)
-    same = generate(MODEL, [[1, 2], [1, 2]], sampling=sampling)
-    different = generate(MODEL, [[1, 2], [1, 2]], sampling=sampling, streams=[0, 1])
+def test_equal_prompts_go_on_equally_and_the_samples_of_one_do_not() -> None:
+    sampling = GenerationSettings(do_sample=True, temperature=3.0, seed=1)
+    same = generate(MODEL, [[1, 2], [1, 2]], sampling)
+    different = generate(MODEL, [[1, 2]], replace(sampling, num_return_sequences=2))
     assert same[0] == same[1] == different[0] != different[1]
 
 
 def test_each_sequence_ends_once_and_is_then_silent() -> None:
     ended: set[int] = set()
-    stream = generate_stream(MODEL, [[5], [6, 7], [8]], max_new_tokens=20, eos_id=2, sampling=SamplingSettings())
+    stream = generate_stream(MODEL, [[5], [6, 7], [8]], GenerationSettings(eos_token_id=2))
     for new in stream:
         assert new.sequence not in ended
         if new.finished:
@@ -86,22 +90,22 @@ def test_each_sequence_ends_once_and_is_then_silent() -> None:
 
 
 def test_the_inference_mode_does_not_leak_out_of_the_stream() -> None:
-    stream = generate_stream(MODEL, [[5]], max_new_tokens=3, eos_id=None, sampling=SamplingSettings())
+    stream = generate_stream(MODEL, [[5]], GenerationSettings(max_new_tokens=3))
     next(stream)
     assert not torch.is_inference_mode_enabled()
 
 
 @pytest.mark.parametrize(
-    ("prompts", "count", "message"),
+    ("prompts", "message"),
     [
-        ([[1], []], 4, "prompt 2 is empty"),
-        ([[1] * POSITIONS], 4, "prompt 1 has 48 tokens; this model reads 48"),
-        ([[1]], 0, "max_new_tokens is 0"),
+        ([[1], []], "prompt 2 is empty"),
+        ([[1] * POSITIONS], "prompt 1 has 48 tokens; this model reads 48"),
+        ([], "there is no prompt to go on from"),
     ],
 )
-def test_what_cannot_be_continued_is_named(prompts: list[list[int]], count: int, message: str) -> None:
+def test_what_cannot_be_continued_is_named(prompts: list[list[int]], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        generate(MODEL, prompts, max_new_tokens=count)
+        generate(MODEL, prompts)
 
 
 def test_a_cache_refuses_what_does_not_fit() -> None:

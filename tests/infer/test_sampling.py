@@ -1,74 +1,46 @@
-"""Sampling against the logits processors of transformers, and its laws."""
+"""What is drawn: by probability, from what the warpers leave; and the likelihoods beside it."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from transformers.generation import logits_process
 
-from sensorium.errors import UsageError
-from sensorium.infer.sampling import SamplingSettings, make_sampler
+from sensorium.infer.branch import Branch
+from sensorium.infer.sampling import likelihoods, make_sampler, source_of_chance
+from sensorium.infer.settings import GenerationSettings
 
 
-def drawn_from(settings: SamplingSettings, logits: torch.Tensor, history: list[torch.Tensor], times: int) -> set[int]:
-    sample = make_sampler(settings)
-    generators = [settings.generator(i) for i in range(times)]
-    rows = logits.expand(times, -1)
-    return set(sample(rows, history * times, generators).tolist())
-
-
-@pytest.mark.parametrize(
-    ("options", "oracle"),
-    [
-        ({"top_k": 3}, logits_process.TopKLogitsWarper(3)),
-        ({"top_k": 0, "top_p": 0.6}, logits_process.TopPLogitsWarper(0.6)),
-        ({"top_k": 0, "top_p": 0.01}, logits_process.TopPLogitsWarper(0.01)),
-    ],
-)
-@given(seed=st.integers(0, 1000))
-def test_only_what_transformers_leaves_is_drawn(options: dict[str, Any], oracle: Any, seed: int) -> None:
-    logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(seed))
-    left = oracle(torch.empty(1, 0, dtype=torch.int64), logits.clone()).isfinite()[0].nonzero()[:, 0].tolist()
-    settings = SamplingSettings(do_sample=True, seed=seed, **options)
-    drawn = drawn_from(settings, logits, [torch.tensor([0])], times=400)
-    assert drawn <= set(left)
-    assert int(logits.argmax()) in drawn
-
-
-@given(seed=st.integers(0, 1000), penalty=st.floats(0.5, 3.0))
-def test_greedy_with_a_repetition_penalty_is_that_of_transformers(seed: int, penalty: float) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    logits, history = torch.randn(1, 12, generator=generator), torch.randint(0, 12, (1, 6), generator=generator)
-    expected = logits_process.RepetitionPenaltyLogitsProcessor(penalty)(history, logits.clone()).argmax()
-    settings = SamplingSettings(repetition_penalty=penalty)
-    assert drawn_from(settings, logits, [history[0]], times=1) == {int(expected)}
+def branches(count: int) -> list[Branch]:
+    return [Branch([0], 1, 9, frozenset()) for _ in range(count)]
 
 
 def test_frequencies_are_the_probabilities() -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0]])
-    settings = SamplingSettings(do_sample=True, temperature=2.0, seed=0)
     times = 4000
-    drawn = make_sampler(settings)(
-        logits.expand(times, -1), [torch.tensor([0])] * times, [settings.generator(i) for i in range(times)]
-    )
+    sample = make_sampler(GenerationSettings(do_sample=True, temperature=2.0))
+    drawn = sample(logits.expand(times, -1), branches(times), [source_of_chance(0, i) for i in range(times)])
     shares = torch.bincount(drawn, minlength=3) / times
     assert torch.allclose(shares, (logits[0] / 2).softmax(dim=0), atol=0.03)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
-        ({"top_p": 0.0}, "top_p above 0"),
-        ({"top_k": -1}, "top_k must be 0 or more"),
-        ({"repetition_penalty": 0.0}, "repetition_penalty above 0"),
-        ({"seed": -1}, "seed is -1"),
-    ],
-)
-def test_a_setting_outside_its_range_is_named(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        SamplingSettings(**options)
+def test_only_what_is_left_is_drawn() -> None:
+    logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(0)).expand(400, -1)
+    sample = make_sampler(GenerationSettings(do_sample=True, top_k=3, suppress_tokens=(int(logits[0].argmax()),)))
+    drawn = sample(logits, branches(400), [source_of_chance(1, i) for i in range(400)])
+    assert set(drawn.tolist()) == set(logits[0].topk(4).indices[1:].tolist())
+
+
+def test_a_stream_of_chance_is_its_own_and_the_seeds() -> None:
+    def first(seed: int | None, stream: int) -> float:
+        return float(torch.rand(1, generator=source_of_chance(seed, stream)))
+
+    assert first(1, 0) == first(1, 0)
+    assert len({first(1, 0), first(1, 1), first(2, 0), first(None, 0), first(None, 0)}) == 5
+
+
+def test_likelihoods_are_the_log_softmax_of_the_models_own_logits() -> None:
+    logits = torch.tensor([[0.0, 1.0, 3.0], [2.0, 1.0, 0.0]])
+    expected = logits.log_softmax(dim=-1)
+    (own, best), (other, _) = likelihoods(logits, [1, 0], 2)
+    assert (own, other) == (float(expected[0, 1]), float(expected[1, 0]))
+    assert best == [(2, float(expected[0, 2])), (1, float(expected[0, 1]))]
+    assert [alternatives for _, alternatives in likelihoods(logits, [1, 0], 0)] == [[], []]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import transformers
 
 from sensorium.checkpoint import open_checkpoint
 from sensorium.errors import UsageError
-from sensorium.infer.beam import BeamSettings, beam_search
+from sensorium.infer.beam import beam_search
 from sensorium.infer.conditioned import Conditioned
 from sensorium.infer.engine import fast
 from sensorium.infer.generate import generate
-from sensorium.infer.sampling import SamplingSettings
+from sensorium.infer.settings import GenerationSettings
 
 SOURCES = [[5, 6, 7, 8, 9, 10, 2], [20, 2], [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 2], [20, 2], [30, 31, 2]]
 NEW, PENALTY = 20, 2.0
@@ -86,14 +87,12 @@ def test_it_writes_what_transformers_writes(family: str, tmp_path: Path) -> None
         end = varied_end(model)
         expected = [theirs(model, source, 1, end) for source in SOURCES]
         reader = Conditioned(ours, SOURCES)
-        sampling = SamplingSettings(repetition_penalty=PENALTY)
-        assert generate(reader, reader.prompts, max_new_tokens=NEW, eos_id=end, sampling=sampling) == expected
+        settings = GenerationSettings(max_new_tokens=NEW, eos_token_id=end, repetition_penalty=PENALTY)
+        assert generate(reader, reader.prompts, settings) == expected
         lengths.update(map(len, expected))
         expected = [theirs(model, source, 4, end) for source in SOURCES]
         reader = Conditioned(ours, SOURCES)
-        found = beam_search(
-            reader, reader.prompts, BeamSettings(4, repetition_penalty=PENALTY), max_new_tokens=NEW, eos_id=end
-        )
+        found = beam_search(reader, reader.prompts, replace(settings, num_beams=4))
         assert [best.token_ids for best, *_ in found] == expected
         lengths.update(map(len, expected))
     assert len(lengths) > 2  # some end early, some late

@@ -11,9 +11,10 @@ import transformers
 
 from sensorium.checkpoint import open_checkpoint, save_checkpoint
 from sensorium.errors import CheckpointError
-from sensorium.infer.beam import BeamSettings, beam_search
+from sensorium.infer.beam import beam_search
 from sensorium.infer.engine import fast
 from sensorium.infer.generate import generate
+from sensorium.infer.settings import GenerationSettings
 from sensorium.storage import read_json, write_json
 
 PROMPTS = [[5, 6, 7, 8, 9, 10], [20], [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21], [30, 31]]
@@ -58,11 +59,11 @@ def test_generation_writes_what_transformers_writes(family: str, tmp_path: Path)
             output = theirs.generate(ids, attention_mask=torch.ones_like(ids), num_beams=num_beams, **options)
             expected.append(cut(output[0, len(prompt) :].tolist()))
         for one in (model, fast(model)):
+            settings = GenerationSettings(max_new_tokens=NEW, eos_token_id=EOS, num_beams=num_beams)
             if num_beams == 1:
-                found = [cut(new) for new in generate(one, PROMPTS, max_new_tokens=NEW, eos_id=EOS)]
+                found = [cut(new) for new in generate(one, PROMPTS, settings)]
             else:
-                settings = BeamSettings(num_beams)
-                answers = beam_search(one, PROMPTS, settings, max_new_tokens=NEW, eos_id=EOS)
+                answers = beam_search(one, PROMPTS, settings)
                 found = [cut(list(best.token_ids)) for best, *_ in answers]
             assert found == expected
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sensorium import pipeline
+from sensorium import open_checkpoint, pipeline
 from sensorium.errors import CheckpointError, DataError, UsageError
 from sensorium.tasks import UntrainedHeadWarning
 
@@ -134,6 +135,8 @@ def test_sampling_is_reproduced_by_its_seed_and_differs_without(folders: dict[st
         ({"num_beams": 2, "early_stopping": "always"}, "early_stopping is 'always'"),
         ({"num_return_sequences": 2}, "needs do_sample=True or num_beams above 1: greedy has one answer"),
         ({"num_return_sequences": 0, "do_sample": True}, "num_return_sequences is 0; it must be 1 or more"),
+        ({"temperature": 0.5}, "temperature=0.5 does nothing without do_sample=True"),
+        ({"temprature": 0.5}, "text-generation has no argument 'temprature'; did you mean 'temperature'"),
     ],
 )
 def test_options_of_generation_that_do_not_go_together_are_one_sentence(
@@ -147,6 +150,33 @@ def test_streamed_pieces_make_the_whole_text(folders: dict[str, Path]) -> None:
     run = pipeline("text-generation", folders["GPT2LMHeadModel"])
     whole = run("The fox", max_new_tokens=15, return_full_text=False)[0]["generated_text"]
     assert "".join(run.stream("The fox", max_new_tokens=15)) == whole
+
+
+def test_a_stream_ends_where_a_stop_string_begins(folders: dict[str, Path]) -> None:
+    run = pipeline("text-generation", folders["GPT2LMHeadModel"], max_new_tokens=15, return_full_text=False)
+    whole = run("The fox")[0]["generated_text"]
+    stop = whole[3:5]
+    cut = run("The fox", stop_strings=[stop])[0]["generated_text"]
+    assert cut == whole[: whole.index(stop)] == "".join(run.stream("The fox", max_new_tokens=15, stop_strings=stop))
+
+
+def test_log_probabilities_come_with_the_tokens_where_they_are_asked_for(folders: dict[str, Path]) -> None:
+    run = pipeline("text-generation", folders["GPT2LMHeadModel"], max_new_tokens=4)
+    assert run("The fox")[0].keys() == {"generated_text"}
+    (answer,) = run("The fox", log_probs=2)
+    assert answer["score"] == pytest.approx(sum(token["log_prob"] for token in answer["tokens"]), abs=1e-6)
+    assert [token["top"][0]["token"] for token in answer["tokens"]] == [token["token"] for token in answer["tokens"]]
+    first, second = run("The fox", num_beams=3, num_return_sequences=2, log_probs=0)
+    assert first["score"] >= second["score"]
+
+
+def test_how_a_checkpoint_would_write_holds_until_the_call_says_otherwise(folders: dict[str, Path]) -> None:
+    checkpoint = open_checkpoint(folders["GPT2LMHeadModel"])
+    plain = pipeline("text-generation", checkpoint)
+    own = {**checkpoint.generation, "max_new_tokens": 3, "no_repeat_ngram_size": 1}
+    run = pipeline("text-generation", replace(checkpoint, generation=own))
+    assert run("The fox") == plain("The fox", max_new_tokens=3, no_repeat_ngram_size=1) != plain("The fox")
+    assert run("The fox", max_new_tokens=20, no_repeat_ngram_size=0) == plain("The fox")
 
 
 def test_wrong_calls_are_one_sentence(folders: dict[str, Path], tmp_path: Path) -> None:

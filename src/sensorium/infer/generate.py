@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from sensorium.infer.decode import Decoder, go_on, longest, start
-from sensorium.infer.sampling import SamplingSettings, make_sampler
+from sensorium.infer.branch import Branch, new_branch
+from sensorium.infer.decode import Decoder, go_on, last_position, start
+from sensorium.infer.sampling import likelihoods, make_sampler, source_of_chance
+from sensorium.infer.settings import GenerationSettings
+from sensorium.text import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -17,65 +20,64 @@ class Generated:
 
     sequence: int
     token_id: int
-    finished: bool
-    """This was the sequence's last token."""
+    branch: Branch
+    """The sequence as it stands with this token; ``finish_reason`` says whether it was the last."""
+
+    @property
+    def finished(self) -> bool:
+        """This was the sequence's last token."""
+        return self.branch.finish_reason is not None
 
 
 def generate(
     model: Decoder,
     prompts: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int = 20,
-    eos_id: int | None = None,
-    sampling: SamplingSettings | None = None,
-    streams: Sequence[int] | None = None,
+    settings: GenerationSettings = GenerationSettings(),  # noqa: B008
 ) -> list[list[int]]:
     """The new tokens of every prompt, the end token left out. See ``generate_stream``."""
-    results: list[list[int]] = [[] for _ in prompts]
-    for new in generate_stream(
-        model,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        eos_id=eos_id,
-        sampling=sampling or SamplingSettings(),
-        streams=streams,
-    ):
-        if new.token_id != eos_id:
-            results[new.sequence].append(new.token_id)
+    results: list[list[int]] = [[] for _ in range(len(prompts) * settings.num_return_sequences)]
+    for new in generate_stream(model, prompts, settings):
+        if new.finished:
+            results[new.sequence] = new.branch.new_ids
     return results
 
 
 def generate_stream(
-    model: Decoder,
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    eos_id: int | None,
-    sampling: SamplingSettings,
-    streams: Sequence[int] | None = None,
+    model: Decoder, prompts: Sequence[Sequence[int]], settings: GenerationSettings, tokenizer: Tokenizer | None = None
 ) -> Iterator[Generated]:
-    """New tokens as they are made. A sequence that ends leaves the batch; the others go on without it.
+    """New tokens as they are made, greedy or sampled; sample i of prompt n is sequence n · num_return_sequences + i.
 
-    A sequence also ends when the model's positions are used up. With a seed, equal prompts of equal ``streams`` (one
-    number a prompt; ``None``: all 0) go on equally. What prompts share is computed once (``decode.start``). Raises
-    ``UsageError`` for an empty or too long prompt.
+    A sequence that ends leaves the batch; the others go on without it. One also ends when the model's positions are
+    used up. With a seed a prompt's samples are the same whatever stands beside it. What prompts share is computed once
+    (``decode.start``). Raises ``UsageError`` for an empty or too long prompt. The settings' token ids are taken as they
+    are, and stop strings need the tokenizer (``write.resolve``).
     """
-    cache, logits = start(model, prompts, max_new_tokens=max_new_tokens)  # [N, V]
-    sample = make_sampler(sampling)
-    generators = [sampling.generator(stream) for stream in streams or [0] * len(prompts)]
-    alive = list(range(len(prompts)))
-    history = {n: list(prompt) for n, prompt in enumerate(prompts)}
-    for count in range(1, max_new_tokens + 1):
+    copies = settings.num_return_sequences
+    most = [settings.most_new_tokens(len(prompt)) for prompt in prompts]
+    cache, logits = start(model, prompts, max_new_tokens=max(most, default=1), branches=copies)  # [N, V]
+    parents = [n for n in range(len(prompts)) for _ in range(copies)]
+    with torch.inference_mode():
+        cache.select(parents)
+        logits = logits[parents]
+    rooms = [last_position(model, prompt, new) + 1 - len(prompt) for prompt, new in zip(prompts, most, strict=True)]
+    branches = [new_branch(prompts[n], rooms[n], settings, tokenizer) for n in parents]
+    generators = [source_of_chance(settings.seed, place % copies) for place in range(len(branches))]
+    choose = make_sampler(settings)
+    alive = list(range(len(branches)))
+    while alive:
         with torch.inference_mode():  # not around the yield: the mode would leak into the caller
-            chosen = sample(logits, [history[n] for n in alive], [generators[n] for n in alive]).tolist()
+            going = [branches[n] for n in alive]
+            chosen = choose(logits, going, [generators[n] for n in alive]).tolist()
+            if settings.log_probs is not None:
+                for branch, likelihood in zip(going, likelihoods(logits, chosen, settings.log_probs), strict=True):
+                    branch.log_probabilities.append(likelihood[0])
+                    branch.alternatives.append(likelihood[1])
         going_on = []
         for place, (n, token_id) in enumerate(zip(alive, chosen, strict=True)):
-            history[n].append(token_id)
-            finished = token_id == eos_id or count == max_new_tokens or len(history[n]) >= longest(model)
-            yield Generated(n, token_id, finished)
-            if not finished:
+            branches[n].add(token_id)
+            yield Generated(n, token_id, branches[n])
+            if branches[n].finish_reason is None:
                 going_on.append(place)
-        if not going_on:
-            return
         alive = [alive[place] for place in going_on]
-        logits = go_on(model, cache, going_on, [chosen[place] for place in going_on])  # [S, V]
+        if alive:
+            logits = go_on(model, cache, going_on, [chosen[place] for place in going_on])  # [S, V]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
@@ -22,6 +22,7 @@ from sensorium.errors import UsageError, nearest
 from sensorium.infer.batching import BATCH_TOKENS
 from sensorium.infer.engine import DTYPES, fast
 from sensorium.infer.quantise import QUANTISED, quantise
+from sensorium.infer.settings import GenerationSettings
 from sensorium.machine import tune_process
 from sensorium.models.decoder import DecoderLM
 from sensorium.tasks._task import UntrainedHeadWarning
@@ -51,6 +52,10 @@ TASKS = {
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
 FRESH_LABELS = ("LABEL_0", "LABEL_1")
 DENSE = {"roberta": "tanh", "xlm-roberta": "tanh", "distilbert": "relu"}
+
+
+OPTIONS = fields(GenerationSettings)
+"""What a task that writes takes as ``**options``."""
 
 
 class Preset:
@@ -124,7 +129,11 @@ def call_options(task: str) -> dict[str, Parameter]:
     if name not in TASKS:
         raise UsageError(f"there is no task {task!r}{nearest(task, TASKS)}; known are {', '.join(TASKS)}")
     _, _, *parameters = signature(_class(TASKS[name]).__call__).parameters.values()
-    return {parameter.name: parameter for parameter in parameters}
+    own = {parameter.name: parameter for parameter in parameters if parameter.kind is not Parameter.VAR_KEYWORD}
+    if len(own) == len(parameters):
+        return own
+    generation = {field.name: Parameter(field.name, Parameter.KEYWORD_ONLY, default=None) for field in OPTIONS}
+    return {**own, **generation}
 
 
 def _class(kind: Kind) -> Any:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from sensorium.checkpoint import Checkpoint
-from sensorium.errors import UsageError
-from sensorium.infer.beam import BeamSettings, beam_search
-from sensorium.infer.generate import generate, generate_stream
-from sensorium.infer.sampling import SamplingSettings
+from sensorium.infer.settings import GenerationSettings, settings_of
+from sensorium.infer.write import Written, write, write_stream
 from sensorium.tasks._task import require_iterable, require_text
-
-Decode = Callable[[list[list[int]]], list[list[list[int]]]]
-"""Prompts → the new tokens of every answer to each."""
+from sensorium.text import Tokenizer
 
 
 class TextGeneration:
@@ -21,128 +17,73 @@ class TextGeneration:
 
     def __init__(self, checkpoint: Checkpoint, batch_tokens: int) -> None:
         self.model: Any = checkpoint.model
+        self.defaults = checkpoint.generation
         self.tokenizer = checkpoint.require_tokenizer()
         self.batch_tokens = batch_tokens
 
-    def __call__(
-        self,
-        inputs: Any,
-        *,
-        max_new_tokens: int = 20,
-        do_sample: bool = False,
-        temperature: float = 1.0,
-        top_k: int = 50,
-        top_p: float = 1.0,
-        repetition_penalty: float = 1.0,
-        seed: int | None = None,
-        num_return_sequences: int = 1,
-        num_beams: int = 1,
-        length_penalty: float = 1.0,
-        early_stopping: bool | Literal["never"] = False,
-        return_full_text: bool = True,
-    ) -> Any:
+    def __call__(self, inputs: Any, *, return_full_text: bool = True, **options: Any) -> Any:
         """``[{"generated_text"}]`` for a prompt; a list of those for a list; a stream of those for a generator.
 
-        ``return_full_text``: the prompt stands before its continuation. ``do_sample=False`` is greedy; with
-        ``num_beams`` above 1 it is a beam search (``infer.beam``), for which ``length_penalty`` and ``early_stopping``
-        are, and which gives its ``num_return_sequences`` best answers, the best first. With a ``seed`` a prompt goes
-        on in the same way whatever stands beside it in a list.
+        ``return_full_text``: the prompt stands before its continuation. ``options`` are those of
+        ``GenerationSettings``; the checkpoint's own (``generation_config.json``) hold where none is given. Greedy by
+        default; ``do_sample=True`` draws, and with ``num_beams`` above 1 it is a beam search, which gives its
+        ``num_return_sequences`` best answers, the best first. With a ``seed`` a prompt goes on in the same way whatever
+        stands beside it in a list. With ``log_probs``, an answer has its ``score`` and its ``tokens`` too.
         """
-        sampling = SamplingSettings(do_sample, temperature, top_k, top_p, repetition_penalty, seed)
-        _check(num_beams, num_return_sequences, do_sample)
-        if num_beams == 1:
-            decode = self._sampling(sampling, num_return_sequences, max_new_tokens)
-        else:
-            beams = BeamSettings(num_beams, length_penalty, early_stopping, num_return_sequences, repetition_penalty)
-            decode = self._search(beams, max_new_tokens)
+        settings = settings_of(options, self.defaults)
         if isinstance(inputs, str):
-            return self._batch([require_text(inputs, 1)], decode, return_full_text)[0]
-        branches = max(num_beams, num_return_sequences)
-        stream = self._stream(require_iterable(inputs), max_new_tokens, branches, decode, return_full_text)
+            return self._batch([require_text(inputs, 1)], settings, return_full_text)[0]
+        stream = self._stream(require_iterable(inputs), settings, return_full_text)
         return list(stream) if isinstance(inputs, list | tuple) else stream
 
-    def stream(
-        self, prompt: str, *, max_new_tokens: int = 20, sampling: SamplingSettings | None = None
-    ) -> Iterator[str]:
+    def stream(self, prompt: str, **options: Any) -> Iterator[str]:
         """The continuation piece by piece, as it is made."""
-        ids: list[int] = []
-        shown = ""
-        new_tokens = generate_stream(
-            self.model,
-            [self._ids(require_text(prompt, 1))],
-            max_new_tokens=max_new_tokens,
-            eos_id=self.tokenizer.eos_id,
-            sampling=sampling or SamplingSettings(),
-        )
-        for new in new_tokens:
-            ids.append(new.token_id)
-            text = self.tokenizer.decode(ids)
-            if text.endswith("\ufffd") and not new.finished:  # a character whose bytes are not all there yet
-                continue
-            yield text[len(shown) :]
-            shown = text
-
-    def _sampling(self, sampling: SamplingSettings, copies: int, max_new_tokens: int) -> Decode:
-        def decode(prompts: list[list[int]]) -> list[list[list[int]]]:
-            new = generate(
-                self.model,
-                [prompt for prompt in prompts for _ in range(copies)],
-                max_new_tokens=max_new_tokens,
-                eos_id=self.tokenizer.eos_id,
-                sampling=sampling,
-                streams=[*range(copies)] * len(prompts),
-            )
-            return [new[n : n + copies] for n in range(0, len(new), copies)]
-
-        return decode
-
-    def _search(self, beams: BeamSettings, max_new_tokens: int) -> Decode:
-        def decode(prompts: list[list[int]]) -> list[list[list[int]]]:
-            eos_id = self.tokenizer.eos_id
-            found = beam_search(self.model, prompts, beams, max_new_tokens=max_new_tokens, eos_id=eos_id)
-            return [[one.token_ids for one in answers] for answers in found]
-
-        return decode
+        settings = settings_of(options, self.defaults)
+        yield from write_stream(self.model, self._ids(require_text(prompt, 1)), settings, self.tokenizer)
 
     def _stream(
-        self, inputs: Iterable[Any], max_new_tokens: int, branches: int, decode: Decode, full: bool
-    ) -> Iterator[list[dict[str, str]]]:
+        self, inputs: Iterable[Any], settings: GenerationSettings, full: bool
+    ) -> Iterator[list[dict[str, Any]]]:
         """Batches of prompts whose tokens, the new ones of every branch among them, fit ``batch_tokens``."""
+        branches = max(settings.num_beams, settings.num_return_sequences)
         batch: list[str] = []
         tokens = 0
         for number, one in enumerate(inputs, 1):
-            size = (len(self._ids(require_text(one, number))) + max_new_tokens) * branches
+            length = len(self._ids(require_text(one, number)))
+            size = (length + settings.most_new_tokens(length)) * branches
             if batch and tokens + size > self.batch_tokens:
-                yield from self._batch(batch, decode, full)
+                yield from self._batch(batch, settings, full)
                 batch, tokens = [], 0
             batch.append(one)
             tokens += size
         if batch:
-            yield from self._batch(batch, decode, full)
+            yield from self._batch(batch, settings, full)
 
-    def _batch(self, prompts: list[str], decode: Decode, full: bool) -> list[list[dict[str, str]]]:
-        ids = [self._ids(prompt) for prompt in prompts]
-        answers = []
-        for prompt, before, continuations in zip(prompts, ids, decode(ids), strict=True):
-            texts = [self._continuation(before, after) for after in continuations]
-            answers.append([{"generated_text": prompt + text if full else text} for text in texts])
-        return answers
+    def _batch(self, prompts: list[str], settings: GenerationSettings, full: bool) -> list[list[dict[str, Any]]]:
+        found = write(self.model, [self._ids(prompt) for prompt in prompts], settings, self.tokenizer)
+        return [
+            [
+                {"generated_text": (prompt if full else "") + (one.text or ""), **scored(one, self.tokenizer)}
+                for one in answers
+            ]
+            for prompt, answers in zip(prompts, found, strict=True)
+        ]
 
     def _ids(self, prompt: str) -> list[int]:
         return self.tokenizer.encode(prompt).token_ids
 
-    def _continuation(self, before: list[int], after: list[int]) -> str:
-        """What the new tokens add: decoded with the prompt, since a tokenizer may join them by what stands before."""
-        return self.tokenizer.decode([*before, *after])[len(self.tokenizer.decode(before)) :]
 
-
-def _check(num_beams: int, num_return_sequences: int, do_sample: bool) -> None:
-    """Raises ``UsageError`` where the number of answers does not go with how they are found."""
-    if num_beams > 1 and do_sample:
-        raise UsageError("sampling within a beam search is not supported; give do_sample=True or num_beams, not both")
-    if num_return_sequences < 1:
-        raise UsageError(f"num_return_sequences is {num_return_sequences}; it must be 1 or more")
-    if num_return_sequences > 1 and num_beams == 1 and not do_sample:
-        raise UsageError(
-            "num_return_sequences above 1 needs do_sample=True or num_beams above 1: greedy has one answer"
-        )
+def scored(written: Written, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The score and the tokens with their log probabilities, where they were asked for."""
+    if written.log_probabilities is None:
+        return {}
+    tokens = [
+        {"token": token_id, "token_str": tokenizer.token(token_id), "log_prob": value}
+        for token_id, value in zip(written.token_ids, written.log_probabilities, strict=False)  # not the end token's
+    ]
+    for token, alternatives in zip(tokens, written.alternatives or [], strict=False):
+        token["top"] = [
+            {"token": token_id, "token_str": tokenizer.token(token_id), "log_prob": value}
+            for token_id, value in alternatives
+        ]
+    return {"score": written.score, "tokens": tokens}

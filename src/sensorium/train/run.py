@@ -93,8 +93,15 @@ def run_recipe(recipe: Recipe, *, resume: bool = False, quiet: bool = False) -> 
     write_json(folder / "recipe.json", recipe.model_dump())
     outcome = trainer.run()
     if outcome.finished:
-        sentence = None if ready.source is None else ready.source.sentence
-        save_checkpoint(output, ready.model, ready.tokenizer, family=ready.family, sentence=sentence)
+        source = ready.source
+        save_checkpoint(
+            output,
+            ready.model,
+            ready.tokenizer,
+            family=ready.family,
+            sentence=None if source is None else source.sentence,
+            generation=None if source is None else source.generation,
+        )
     return outcome
 
 

@@ -1,0 +1,71 @@
+"""A branch: a sequence that goes on from a prompt, and what is known of it so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sensorium.infer.pieces import Pieces
+from sensorium.infer.settings import GenerationSettings
+from sensorium.text import Tokenizer
+
+FinishReason = Literal["stop", "length"]
+"""``stop``: an end token or a stop string; ``length``: no room for more."""
+Alternatives = list[tuple[int, float]]
+"""Token ids with their log probabilities, the likeliest first."""
+
+
+@dataclass
+class Branch:
+    """Its prompt, and the tokens chosen after it."""
+
+    tokens: list[int]
+    """The prompt's, and the new ones."""
+    prompt_length: int
+    most_new: int
+    """There is room for so many new tokens."""
+    end_ids: frozenset[int]
+    pieces: Pieces | None = None
+    """The new text as it comes, where stop strings are looked for in it."""
+    log_probabilities: list[float] = field(default_factory=list)
+    """Of the new tokens, where they were asked for."""
+    alternatives: list[Alternatives] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    """Why it ended; ``None``: it goes on."""
+
+    @property
+    def num_new(self) -> int:
+        """New tokens, an end token among them."""
+        return len(self.tokens) - self.prompt_length
+
+    @property
+    def new_ids(self) -> list[int]:
+        """The new tokens, an end token left out."""
+        ended = self.num_new and self.tokens[-1] in self.end_ids
+        return self.tokens[self.prompt_length : -1 if ended else None]
+
+    def fork(self) -> Branch:
+        """Another that goes on from here."""
+        return Branch(
+            list(self.tokens), self.prompt_length, self.most_new, self.end_ids,
+            None if self.pieces is None else self.pieces.fork(), list(self.log_probabilities), list(self.alternatives),
+        )  # fmt: skip
+
+    def add(self, token_id: int) -> None:
+        """Take one more token, and see whether it is the last."""
+        self.tokens.append(token_id)
+        if token_id in self.end_ids or (self.pieces is not None and self.pieces.add(token_id)):
+            self.finish_reason = "stop"
+        elif self.num_new >= self.most_new:
+            stopped = self.pieces is not None and self.pieces.end()
+            self.finish_reason = "stop" if stopped else "length"
+
+
+def new_branch(
+    prompt: Sequence[int], most_new: int, settings: GenerationSettings, tokenizer: Tokenizer | None
+) -> Branch:
+    """A branch with nothing written yet."""
+    watched = settings.stop_strings and tokenizer is not None
+    pieces = Pieces(tokenizer, prompt, settings.stop_strings) if watched and tokenizer is not None else None
+    return Branch(list(prompt), len(prompt), most_new, settings.end_ids, pieces)

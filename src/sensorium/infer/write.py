@@ -1,0 +1,144 @@
+"""Writing: prompts and settings in, texts out, whether by greedy choice, sampling or beam search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from sensorium.errors import UsageError
+from sensorium.infer.beam import beam_search
+from sensorium.infer.branch import Alternatives, Branch, FinishReason
+from sensorium.infer.conditioned import Conditioned
+from sensorium.infer.decode import Decoder
+from sensorium.infer.generate import generate_stream
+from sensorium.infer.pieces import Pieces
+from sensorium.infer.settings import GenerationSettings
+from sensorium.text import Tokenizer
+
+
+@dataclass(frozen=True)
+class Written:
+    """One answer to a prompt."""
+
+    token_ids: list[int]
+    """The new tokens, the end token and a stop string's left out."""
+    text: str | None
+    """What they add to the prompt; ``None`` without a tokenizer."""
+    finish_reason: FinishReason
+    """``"stop"``: at an end token or a stop string; ``"length"``: there was no room for more."""
+    score: float | None = None
+    """Of a beam search: log probability / length ** length_penalty; else their sum, where ``log_probs`` asks for it."""
+    log_probabilities: list[float] | None = None
+    """Of the tokens, and of an end token, by the model itself, where ``log_probs`` asks for them."""
+    alternatives: list[Alternatives] | None = None
+    """The likeliest tokens at each place, with their log probabilities, where ``log_probs`` is above 0."""
+
+
+def write(
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings = GenerationSettings(),  # noqa: B008
+    tokenizer: Tokenizer | None = None,
+) -> list[list[Written]]:
+    """For every prompt its ``num_return_sequences`` answers; those of a beam search the best first.
+
+    Of an encoder–decoder, ``model`` is a ``Conditioned`` and ``prompts`` begin each text (``Conditioned.prompts``). The
+    tokenizer gives the texts, the end token where the settings name none, and is needed for ``stop_strings`` and
+    ``bad_words``. Raises ``UsageError`` for an empty or too long prompt, and for token ids that the model has not.
+    """
+    settings = resolve(settings, model, tokenizer)
+    if settings.num_beams > 1:
+        found = beam_search(model, prompts, settings, tokenizer)
+        return [[_written(one.branch, tokenizer, settings, one.score) for one in answers] for answers in found]
+    copies = settings.num_return_sequences
+    ended: dict[int, Written] = {}
+    for new in generate_stream(model, prompts, settings, tokenizer):
+        if new.finished:
+            ended[new.sequence] = _written(new.branch, tokenizer, settings)
+    return [[ended[n * copies + copy] for copy in range(copies)] for n in range(len(prompts))]
+
+
+def write_stream(
+    model: Decoder, prompt: Sequence[int], settings: GenerationSettings, tokenizer: Tokenizer
+) -> Iterator[str]:
+    """The text that follows a prompt, piece by piece as it is made; together they are the text that ``write`` gives.
+
+    A piece never ends within a character, nor where a stop string may have begun. Raises ``UsageError`` for a beam
+    search, which knows its text at the end only, and for several answers.
+    """
+    if settings.num_beams > 1 or settings.num_return_sequences > 1:
+        raise UsageError("a stream is one text as it is made; it goes with neither num_beams nor num_return_sequences")
+    settings = resolve(settings, model, tokenizer)
+    pieces = Pieces(tokenizer, prompt, settings.stop_strings)
+    for new in generate_stream(model, [prompt], replace(settings, stop_strings=())):
+        if new.token_id not in settings.end_ids:
+            pieces.add(new.token_id)
+        if new.finished:
+            pieces.end()
+        if piece := pieces.take():
+            yield piece
+        if pieces.stopped:
+            return
+
+
+def resolve(settings: GenerationSettings, model: Decoder, tokenizer: Tokenizer | None) -> GenerationSettings:
+    """The settings with the tokenizer's end token where they name none, and bad words as token ids.
+
+    Raises ``UsageError`` for texts without a tokenizer, and for a token id that the model has not.
+    """
+    if tokenizer is None and (settings.stop_strings or settings.bad_words):
+        raise UsageError("stop_strings and bad_words are texts, and there is no tokenizer to read them")
+    if tokenizer is not None:
+        if settings.eos_token_id is None:
+            settings = replace(settings, eos_token_id=tokenizer.eos_id)
+        spelt = [_plain(tokenizer, before + word) for word in settings.bad_words for before in ("", " ")]
+        phrases = dict.fromkeys([*settings.bad_words_ids, *filter(None, spelt)])
+        settings = replace(settings, bad_words=(), bad_words_ids=tuple(phrases))
+    size = vocabulary_size(model)
+    single = {name: getattr(settings, name) for name in ("suppress_tokens", "begin_suppress_tokens")}
+    single |= {"forced_bos_token_id": [settings.forced_bos_token_id or 0]}
+    single |= {"forced_eos_token_id": settings.forced_end_ids, "eos_token_id": settings.end_ids}
+    single |= {"bad_words_ids": [token_id for ids in settings.bad_words_ids for token_id in ids]}
+    for name, ids in single.items():
+        if beyond := [token_id for token_id in ids if token_id >= size]:
+            raise UsageError(f"{name} names token {beyond[0]:,}; this model has tokens 0 to {size - 1:,}")
+    return settings
+
+
+def vocabulary_size(model: Decoder) -> int:
+    """How many tokens a model can write."""
+    return (model.model.config.decoder_stem if isinstance(model, Conditioned) else model.config.stem).vocabulary_size
+
+
+def _plain(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer.encode_plain(text))
+
+
+def _written(
+    branch: Branch, tokenizer: Tokenizer | None, settings: GenerationSettings, score: float | None = None
+) -> Written:
+    ids, text, kept = branch.new_ids, None, branch.num_new
+    if tokenizer is not None:
+        prompt = branch.tokens[: branch.prompt_length]
+        text = added(tokenizer, prompt, ids)
+        if branch.pieces is not None and branch.pieces.stopped:
+            text = branch.pieces.text
+            while ids and added(tokenizer, prompt, ids[:-1]).startswith(text):
+                ids = ids[:-1]
+            kept = len(ids)
+    own = branch.log_probabilities[:kept]
+    if score is None and settings.log_probs is not None:
+        score = sum(own)
+    return Written(
+        token_ids=ids,
+        text=text,
+        finish_reason=branch.finish_reason or "length",
+        score=score,
+        log_probabilities=own if settings.log_probs is not None else None,
+        alternatives=branch.alternatives[:kept] if settings.log_probs else None,
+    )
+
+
+def added(tokenizer: Tokenizer, before: Sequence[int], after: Sequence[int]) -> str:
+    """What new tokens add: decoded with the prompt, since a tokenizer may join them by what stands before."""
+    return tokenizer.decode([*before, *after])[len(tokenizer.decode(before)) :]
