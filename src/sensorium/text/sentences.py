@@ -25,7 +25,7 @@ _BEGINNERS = frozenset(
 # A sentence ends after 。！？ or …… or . ! ? with what closes it (quotes, brackets); Latin marks need a space after them.
 _END = re.compile(
     r"(?P<chinese>[。！？｡]+[。！？…]*|(?:…{2,}|…)(?=[^\W\d_]?[\u2e80-\u9fff“‘「『《（])|[；](?=\n))(?P<closed>[”’」』）》】\"')]*)"
-    r"|(?P<western>\.\.\.+|…+|[.!?]+)[\"'”’»)\]]*(?=\s|$|[\u2e80-\u9fff“「『《（])"
+    r"|(?P<western>\.\.\.+|…+|[.!?]+)(?:[\"'”’“‘»)\]]*(?=\s|$)|[\"'”’»)\]]*(?=[\u2e80-\u9fff“‘「『《（]))"
     r"|\n[^\S\n]*\n\s*|\n(?=\s*(?:[-*•–]|\d+[.)])\s)"
 )
 _INITIAL = re.compile(r"(?:^|[\s.(\"'“‘])[A-ZÄÖÜ]$")
