@@ -142,7 +142,8 @@ class _CharacterTokenizer:
 
 def _sacrebleu(tokenize: Tokenize) -> tuple[Any, Any]:
     try:
-        from sacrebleu.metrics import BLEU, CHRF
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
     except ImportError as error:
         raise missing_extra("sacrebleu", "metrics") from error
     return BLEU(tokenize=tokenize, force=True), CHRF()

@@ -1,11 +1,11 @@
 """What a translation must keep: numbers, and the terms of a glossary.
 
-    >>> lost_numbers("1,500 dogs and 3.5 million cats", "1500只狗和350万只猫")
-    []
-    >>> lost_numbers("room 12", "房间 13")
-    ['12']
-    >>> lost_terms("Open the door of the Hub.", "Öffne die Tür.", {"hub": "Zentrale", "door": "Tür", "window": "Fenster"})
-    ['hub']
+>>> lost_numbers("1,500 dogs and 3.5 million cats", "1500只狗和350万只猫")
+[]
+>>> lost_numbers("room 12", "房间 13")
+['12']
+>>> lost_terms("Open the door of the Hub.", "Öffne die Tür.", {"hub": "Zentrale", "door": "Tür", "window": "Fenster"})
+['hub']
 """
 
 from __future__ import annotations

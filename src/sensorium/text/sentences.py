@@ -22,7 +22,7 @@ _BEGINNERS = frozenset(
     der die das ein eine es er sie wir ihr ich in im am wenn aber und so dies diese dieser
     """.split()
 )
-# A sentence ends after 。！？ or …… or . ! ? with what closes it (quotes, brackets); Latin marks need a space after them.
+# A sentence ends after 。！？ or …… or . ! ? with what closes it (quotes, brackets); Latin marks need a space after it.
 _END = re.compile(
     r"(?P<chinese>[。！？｡]+[。！？…]*|(?:…{2,}|…)(?=[^\W\d_]?[\u2e80-\u9fff“‘「『《（])|[；](?=\n))(?P<closed>[”’」』）》】\"')]*)"
     r"|(?P<western>\.\.\.+|…+|[.!?]+)(?:[\"'”’“‘»)\]]*(?=\s|$)|[\"'”’»)\]]*(?=[\u2e80-\u9fff“‘「『《（]))"
@@ -87,7 +87,9 @@ def _ends(text: str, start: int, match: re.Match[str]) -> bool:
     after = text[match.end() : match.end() + NEARBY]
     following = _WORD.match(after.lstrip())
     if mark == ".":
-        return not _goes_on(text[max(start, match.start() - NEARBY) : match.start()], following[1] if following else "", after)
+        return not _goes_on(
+            text[max(start, match.start() - NEARBY) : match.start()], following[1] if following else "", after
+        )
     if mark.startswith(("..", "…")):
         return following is None or not following[1][0].islower()
     closed = match.end() - match.start() > len(mark)
@@ -95,7 +97,7 @@ def _ends(text: str, start: int, match: re.Match[str]) -> bool:
 
 
 def _goes_on(before: str, word: str, after: str) -> bool:
-    """Whether a full stop after ``before`` belongs to an abbreviation, an initial or an ordinal, not to the sentence."""
+    """Whether a full stop after ``before`` is that of an abbreviation, an initial or an ordinal."""
     if not before.strip():
         return True  # ". " by itself, as in a list's "1. "
     if word and word[0].islower() and word[0].isalpha():
