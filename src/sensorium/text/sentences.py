@@ -6,8 +6,8 @@ import re
 
 ABBREVIATIONS = frozenset(
     """
-    mr mrs ms dr prof st sr jr vs etc e.g i.e fig figs no vol pp ed eds cf al inc ltd co corp gen col sgt lt capt rev hon
-    approx dept est eq sec ch jan feb mar apr jun jul aug sep sept oct nov dec mt ft
+    mr mrs ms dr prof st sr jr vs etc e.g i.e fig figs no vol pp ed eds cf al inc ltd co corp gen col sgt lt capt rev
+    hon approx dept est eq sec ch jan feb mar apr jun jul aug sep sept oct nov dec mt ft
     z.b d.h u.a u.u usw bzw ca nr bd s.o s.u evtl ggf vgl str hr fr
     """.split()
 )
