@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from sensorium.data.batching import epoch_order, token_budget_batches
 from sensorium.data.splits import NEAR, _jaccard, _shingles, deduplicate, overlap, remove_overlap, split_by_text
 from sensorium.errors import UsageError
-from sensorium.text.sentences import split_sentences
 
 MARK = {True: "!", False: " "}  # what does not count behind a text with letters, and behind one without
 TEXTS = st.lists(st.text(alphabet="abcde fg.,好的酒店", min_size=0, max_size=60), min_size=1, max_size=12)
@@ -104,15 +103,3 @@ def test_a_split_keeps_everything_once_and_equal_texts_together(texts: list[str]
     assert len(rest) + len(held) == len(records)
     assert not overlap([r["text"] for r in rest], [r["text"] for r in held]).exact
     assert len(deduplicate(records)) == len(deduplicate(records[: len(texts)]))
-
-
-@given(text=st.text(max_size=200))
-def test_sentences_lose_nothing_but_white_space(text: str) -> None:
-    assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
-
-
-def test_sentences_end_where_a_reader_ends_them() -> None:
-    text = 'Mr. J. Smith paid 3.50 dollars. "Why?" he asked. 我们去公园吧！“好的。”他说。'
-    assert split_sentences(text) == [
-        "Mr. J. Smith paid 3.50 dollars.", '"Why?"', "he asked.", "我们去公园吧！", "“好的。”", "他说。",
-    ]  # fmt: skip

@@ -11,17 +11,20 @@ from sensorium.errors import DataError, UsageError
 from sensorium.evaluate import (
     Evaluation,
     evaluate_classification,
+    evaluate_generation,
     evaluate_language_model,
     evaluate_question_answering,
     evaluate_similarity,
     evaluate_token_classification,
     tagged,
 )
+from sensorium.evaluate.generation import GenerationTask
 from sensorium.evaluate.likelihood import likelihood
 from sensorium.evaluate.metrics import cosine
 from sensorium.tasks import pipeline
 
 Records = Sequence[Mapping[str, Any]]
+Measure = Callable[[str, Records, Records | None, str], Evaluation]
 
 
 def _text_classification(model: str, records: Records, train: Records | None, dataset: str) -> Evaluation:
@@ -79,13 +82,24 @@ def _language_modelling(model: str, records: Records, train: Records | None, dat
     )
 
 
+def _generation(task: GenerationTask) -> Measure:
+    def measure(model: str, records: Records, train: Records | None, dataset: str) -> Evaluation:
+        write = pipeline(task, model=model)
+        return evaluate_generation(write, records, task=task, train=train, model=model, dataset=dataset)
+
+    return measure
+
+
 PAIR_KEYS = ("text", "text_pair")
-MEASURES: dict[str, Callable[[str, Records, Records | None, str], Evaluation]] = {
+MEASURES: dict[str, Measure] = {
     "text-classification": _text_classification,
     "token-classification": _token_classification,
     "question-answering": _question_answering,
     "sentence-similarity": _sentence_similarity,
     "language-modelling": _language_modelling,
+    "translation": _generation("translation"),
+    "summarization": _generation("summarization"),
+    "text2text-generation": _generation("text2text-generation"),
 }
 
 

@@ -32,7 +32,7 @@ Text = str | tuple[str, str]
 Answer = TypeVar("Answer")
 
 SHOWN_CHARACTERS = 280
-_SOFTWARE = ("sensorium", "torch", "tokenizers", "numpy", "scikit-learn")
+_SOFTWARE = ("sensorium", "torch", "tokenizers", "numpy", "scikit-learn", "sacrebleu", "rouge-score")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ def estimate(measured: Measured, settings: Settings, sizes: Sequence[int] | None
         seed=settings.seed,
         resamples=settings.resamples,
         confidence=settings.confidence,
+        best=measured.best,
     )
     return dict(zip(measured.names, estimates, strict=True))
 

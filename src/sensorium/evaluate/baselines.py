@@ -1,4 +1,4 @@
-"""Trivial answers that a model must beat: the most frequent class, words and a linear model, the likeliest sentence."""
+"""Trivial answers that a model must beat: the most frequent class, the likeliest sentence, a translation memory …"""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from sensorium.errors import DataError, missing_extra
 from sensorium.evaluate._shared import Text
 from sensorium.evaluate.metrics import Entity
 from sensorium.evaluate.spans import answer_tokens, language_of
+from sensorium.text.sentences import sentence_spans
 
 Guesses = tuple[list[str], list[float]]
 """A label and a score for every text."""
 
+CANDIDATES = 8
+"""Nearest texts that are looked at closely."""
+AT_A_TIME = 256
 _SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|(?<=[。！？；])|\n+")
 
 
@@ -110,6 +114,48 @@ def shared_tokens(pairs: Sequence[tuple[str, str]]) -> list[float]:
     language = language_of([text for pair in pairs for text in pair])
     tokens = [(set(answer_tokens(a, language)), set(answer_tokens(b, language))) for a, b in pairs]
     return [len(a & b) / (len(a | b) or 1) for a, b in tokens]
+
+
+def lead_sentences(text: str, count: int | None = None, *, characters: int = 0) -> str:
+    """The first ``count`` sentences of a text; without a count, as many as reach so many characters, at least one.
+
+    >>> lead_sentences("One. Two. Three.", 2)
+    'One. Two.'
+    """
+    spans = sentence_spans(text)
+    if not spans:
+        return text.strip()
+    if count is None:
+        count = next((n for n, (_, end) in enumerate(spans, 1) if end - spans[0][0] >= characters), len(spans))
+    return text[spans[0][0] : spans[min(count, len(spans)) - 1][1]]
+
+
+def nearest_targets(train_texts: Sequence[str], train_targets: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """For each text the target of the training text most like it: a translation memory.
+
+    The ``CANDIDATES`` nearest by the cosine of TF-IDF over character n-grams are ranked by chrF. Raises ``UsageError``
+    when scikit-learn or sacreBLEU is missing.
+    """
+    try:
+        from sacrebleu.metrics.chrf import CHRF
+        from sklearn.feature_extraction.text import TfidfVectorizer
+    except ImportError as error:
+        raise missing_extra("scikit-learn or sacrebleu", "metrics") from error
+    if not train_texts:
+        raise DataError("the training data is empty; there is nothing to look in")
+    features = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True, dtype=np.float32)
+    known = features.fit_transform(train_texts).T.tocsr()  # [features, known texts]
+    asked = features.transform(texts)  # [n, features]
+    chrf = CHRF()
+    found = []
+    count = min(CANDIDATES, len(train_texts))
+    for start in range(0, len(texts), AT_A_TIME):
+        alike = (asked[start : start + AT_A_TIME] @ known).toarray()  # [at a time, known texts]
+        best = np.argpartition(-alike, count - 1, axis=1)[:, :count]
+        for text, candidates in zip(texts[start : start + AT_A_TIME], np.sort(best, axis=1), strict=True):
+            nearest = max(candidates.tolist(), key=lambda n: chrf.sentence_score(train_texts[n], [text]).score)
+            found.append(train_targets[nearest])
+    return found
 
 
 def _joined(text: Text) -> str:

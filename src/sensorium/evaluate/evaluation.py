@@ -13,7 +13,14 @@ import numpy.typing as npt
 from sensorium.evaluate.statistics import Difference, Estimate, Outcomes, Statistic
 
 Task = Literal[
-    "text-classification", "token-classification", "question-answering", "language-modelling", "sentence-similarity"
+    "text-classification",
+    "token-classification",
+    "question-answering",
+    "language-modelling",
+    "sentence-similarity",
+    "translation",
+    "summarization",
+    "text2text-generation",
 ]
 
 TITLES: Mapping[str, str] = {
@@ -33,12 +40,23 @@ TITLES: Mapping[str, str] = {
     "bits_per_character": "Bits per character",
     "pearson": "Pearson correlation",
     "spearman": "Spearman correlation",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "rougeLsum": "ROUGE-Lsum",
+    "number_errors": "Numbers lost",
+    "term_errors": "Terms lost",
 }
 """How a metric is called on a page."""
 
-LOWER_IS_BETTER = frozenset({"calibration_error", "brier_score", "perplexity", "bits_per_character"})
+LOWER_IS_BETTER = frozenset(
+    {"calibration_error", "brier_score", "perplexity", "bits_per_character", "number_errors", "term_errors"}
+)
 SHARES = frozenset(TITLES) - {
     "matthews_correlation", "brier_score", "perplexity", "bits_per_character", "pearson", "spearman",
+    "bleu", "chrf",
 }  # fmt: skip
 """Metrics shown as per cent."""
 
@@ -52,6 +70,8 @@ class Measured:
     statistic: Statistic
     correct: npt.NDArray[np.bool_] | None = None
     """Whether each item was right, [n], where an item is right or wrong: McNemar's test needs it."""
+    best: float = 1.0
+    """A perfect score."""
 
 
 @dataclass(frozen=True)

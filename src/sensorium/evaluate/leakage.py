@@ -25,7 +25,7 @@ def find_leakage(
     keep = [number not in leaked for number in range(len(texts))]
     clean = None
     if leaked and any(keep):
-        rest = Measured(part.names, _shared.subset(part.items, keep), part.statistic)
+        rest = Measured(part.names, _shared.subset(part.items, keep), part.statistic, best=part.best)
         clean = _shared.estimate(rest, settings)[part.names[metric]]
     examples = dict.fromkeys((b, a) for a, b in (*found.near, *found.exact))
     return Leakage(

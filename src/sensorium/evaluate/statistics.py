@@ -122,12 +122,13 @@ def bootstrap_intervals(
     resamples: int = 2000,
     confidence: float = 0.95,
     method: IntervalMethod = "bca",
+    best: float = 1.0,
 ) -> list[Estimate]:
     """M metrics of the same items, each with a bootstrap interval.
 
-    ``sizes`` [M]: the number of items behind each metric when it is not all of them (a class's support). The default
-    interval is bias-corrected and accelerated (Efron 1987, as in ``scipy.stats.bootstrap``), because the plain
-    percentiles of macro F1 lie too low.
+    ``sizes`` [M]: the number of items behind each metric when it is not all of them (a class's support). ``best``: what
+    a perfect score is. The default interval is bias-corrected and accelerated (Efron 1987, as in
+    ``scipy.stats.bootstrap``), because the plain percentiles of macro F1 lie too low.
     """
     _check(resamples, confidence)
     values = np.atleast_1d(statistic(items.totals()))  # [M]
@@ -142,8 +143,8 @@ def bootstrap_intervals(
     for number, value in enumerate(values):
         size = items.num_items if sizes is None else sizes[number]
         column = drawn[:, number]  # [R]
-        if np.ptp(column) == 0:
-            estimates.append(_without_spread(float(value), size, confidence))
+        if np.ptp(column) <= 1e-12 * best:
+            estimates.append(_without_spread(float(value), size, confidence, best))
             continue
         low, high = np.quantile(column, levels[number])
         low, high = min(low, value), max(high, value)  # a strong bias correction may move past the value itself
@@ -298,9 +299,10 @@ def _bca_levels(items: Outcomes, statistic: Statistic, values: Array, drawn: Arr
     return corrected
 
 
-def _without_spread(value: float, size: int, confidence: float) -> Estimate:
-    if value in (0.0, 1.0) and size > 1:
-        low, high = wilson(value * size, size, confidence=confidence)
+def _without_spread(value: float, size: int, confidence: float, best: float) -> Estimate:
+    share = round(value / best, 12)  # a product of logarithms may miss 1 by the last bit
+    if share in (0.0, 1.0) and size > 1:
+        low, high = (best * bound for bound in wilson(share * size, size, confidence=confidence))
         error = (high - low) / (2 * NormalDist().inv_cdf((1 + confidence) / 2))
         return Estimate(value, low, high, size, error, confidence, "wilson")
     return Estimate(value, value, value, size, 0.0, confidence, "none")
