@@ -29,7 +29,7 @@ from sensorium.models.build import new_model
 from sensorium.objectives.masked_token import MaskedToken
 from sensorium.text.training import train_wordpiece
 from sensorium.train.loop import COLLATE, Trainer
-from sensorium.train.optim import OptimizerSettings, learning_rate_factor
+from sensorium.train.optim import OptimizerSettings, learning_rate_factor, rising_steps
 from sensorium.train.settings import LoopSettings
 from sensorium.train.validation import validation_scores
 
@@ -60,7 +60,7 @@ def theirs(model: Any, batches: list[Any]) -> float:
     begin = time.perf_counter()
     for step, batch in enumerate(batches):
         for group in adamw.param_groups:
-            group["lr"] = RATE * learning_rate_factor(step, UPDATES, SETTINGS.warmup, SETTINGS.schedule)
+            group["lr"] = RATE * learning_rate_factor(step, UPDATES, rising_steps(SETTINGS, UPDATES), SETTINGS.schedule)
         model(**batch).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), SETTINGS.clip)
         adamw.step()

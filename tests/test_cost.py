@@ -26,8 +26,9 @@ from sensorium.config import (
     TokenStemConfig,
 )
 from sensorium.models.build import new_model
+from sensorium.models.encoder_decoder import EncoderDecoder
 from sensorium.nn.attention import reference_attention
-from sensorium.nn.block import Attention
+from sensorium.nn.block import Attention, MemoryAttention
 from sensorium.packed import Packed
 
 STEM = TokenStemConfig(50, 16, LearnedPositions(40), num_segments=2, norm_eps=1e-12)
@@ -91,6 +92,24 @@ def test_flops_are_those_torch_counts(config: Any) -> None:
         assert cost.forward_flops(config, lengths) + hidden == counter.get_total_flops()
     else:
         assert cost.forward_flops(config, lengths) == counter.get_total_flops()
+
+
+def test_flops_of_both_sides_are_those_torch_counts() -> None:
+    config = next(config for config in CONFIGS if isinstance(config, EncoderDecoderConfig))
+    model = new_model(config, seed=0)
+    assert isinstance(model, EncoderDecoder)
+    for module in model.modules():
+        if isinstance(module, Attention | MemoryAttention):
+            module.kernel = reference_attention
+    sources, lengths = [7, 7, 12], [5, 9, 3]
+    with FlopCounterMode(display=False) as counter:
+        memory = model.encode(Packed.from_sequences([[1] * length for length in sources]))
+        model(Packed.from_sequences([[1] * length for length in lengths]), memory)
+    stack = config.decoder_stack
+    hidden = sum(4 * stack.qkv_sizes[0] * n * n for n in lengths) * stack.num_layers // 2
+    assert cost.forward_flops(config, lengths, source_lengths=sources) + hidden == counter.get_total_flops()
+    with pytest.raises(TypeError, match="lengths of both texts"):
+        cost.forward_flops(config, lengths)
 
 
 def test_the_peak_of_this_machine_is_measured_and_remembered() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sensorium.config import EncoderConfig, ModelConfig, num_layers
+from sensorium.config import EncoderConfig, EncoderDecoderConfig, ModelConfig, num_layers
 from sensorium.errors import CheckpointError, UsageError
 from sensorium.families import _table, get_family
 from sensorium.families._table import Family
@@ -119,6 +119,8 @@ def save_checkpoint(
     folder = Path(folder)
     check_destination(folder)
     config, weights = published_form(model, family)
+    if tokenizer is not None and "language_model" in model.config.head_names:
+        config.update(_ends(tokenizer, model.config))
     with atomic_folder(folder) as temporary:
         write_weights(temporary, weights)
         write_json(temporary / "config.json", config)
@@ -128,6 +130,14 @@ def save_checkpoint(
             write_sentence_settings(temporary, sentence, hidden_size=model.config.stack.hidden_size)
         if generation:
             write_json(temporary / GENERATION_FILE, dict(generation))
+
+
+def _ends(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, int]:
+    """The tokens that a text begins and ends with, as others' generation looks for them in ``config.json``."""
+    found = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+    if isinstance(config, EncoderDecoderConfig):
+        found["forced_eos_token_id"] = tokenizer.eos_id
+    return {key: token_id for key, token_id in found.items() if token_id is not None}
 
 
 def check_destination(folder: Path) -> None:

@@ -7,7 +7,7 @@ activations, softmax, embedding look-ups.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from sensorium.config import (
@@ -80,27 +80,55 @@ def parameters(config: ModelConfig) -> int:
     return count + (2 * (d + 1) if config.span else 0)
 
 
-def forward_flops(config: ModelConfig, lengths: Iterable[int], *, vocabulary_rows: int = 0) -> int:
+def forward_flops(
+    config: ModelConfig,
+    lengths: Iterable[int],
+    *,
+    vocabulary_rows: int = 0,
+    source_lengths: Sequence[int] | None = None,
+) -> int:
     """FLOPs of one forward pass over sequences of these lengths.
 
-    ``vocabulary_rows`` is how many rows go through a vocabulary-wide head. Raises ``TypeError`` for a model that reads
-    one text and writes another: these are the lengths of one.
+    ``vocabulary_rows`` is how many rows go through a vocabulary-wide head. A model that reads one text and writes
+    another reads ``source_lengths`` and writes ``lengths``; raises ``TypeError`` when it is given only one of them.
     """
-    if isinstance(config, EncoderDecoderConfig):
-        raise TypeError("an encoder–decoder's FLOPs need the lengths of both texts")
-    stack = config.stack
-    d = stack.hidden_size
-    per_token = 2 * block_weights(stack) * stack.num_layers
+    head = 2 * vocabulary_rows * config.stack.hidden_size * config.stem.vocabulary_size
     sizes = list(lengths)
-    attention = sum(4 * stack.qkv_sizes[0] * length * length for length in sizes) * stack.num_layers
-    if stack.mask == "causal":
+    if not isinstance(config, EncoderDecoderConfig):
+        return stack_flops(config.stack, sizes) + head
+    if source_lengths is None:
+        raise TypeError("an encoder–decoder's FLOPs need the lengths of both texts")
+    return stack_flops(config.encoder_stack, source_lengths) + memory_flops(config, sizes, source_lengths) + head
+
+
+def stack_flops(config: StackConfig, lengths: Sequence[int]) -> int:
+    """FLOPs of a stack over sequences of these lengths, without what it attends to in another one."""
+    attention = sum(4 * config.qkv_sizes[0] * length * length for length in lengths) * config.num_layers
+    if config.mask == "causal":
         attention //= 2
-    return per_token * sum(sizes) + attention + 2 * vocabulary_rows * d * config.stem.vocabulary_size
+    return 2 * block_weights(config) * config.num_layers * sum(lengths) + attention
 
 
-def training_flops(config: ModelConfig, lengths: Iterable[int], *, vocabulary_rows: int = 0) -> int:
+def memory_flops(config: EncoderDecoderConfig, lengths: Sequence[int], source_lengths: Sequence[int]) -> int:
+    """FLOPs of a decoder: its own stack, and its attention to the sources."""
+    stack = config.decoder_stack
+    width = stack.qkv_sizes[0]
+    ours = 4 * width * stack.hidden_size  # a token's query and output
+    theirs = 4 * width * config.encoder_stack.hidden_size  # a source token's key and value
+    scores = sum(4 * width * t * s for t, s in zip(lengths, source_lengths, strict=True))
+    memory = ours * sum(lengths) + theirs * sum(source_lengths) + scores
+    return stack_flops(stack, lengths) + stack.num_layers * memory
+
+
+def training_flops(
+    config: ModelConfig,
+    lengths: Iterable[int],
+    *,
+    vocabulary_rows: int = 0,
+    source_lengths: Sequence[int] | None = None,
+) -> int:
     """Forward and backward: three times the forward pass."""
-    return 3 * forward_flops(config, lengths, vocabulary_rows=vocabulary_rows)
+    return 3 * forward_flops(config, lengths, vocabulary_rows=vocabulary_rows, source_lengths=source_lengths)
 
 
 def weight_bytes(config: ModelConfig, item_bytes: int = 4) -> int:

@@ -21,7 +21,7 @@ from sensorium.config import (
     TokenStemConfig,
 )
 from sensorium.errors import UsageError
-from sensorium.infer.beam import BeamSettings, beam_search
+from sensorium.infer.beam import beam_search
 from sensorium.infer.conditioned import Conditioned
 from sensorium.infer.decode import new_cache
 from sensorium.infer.engine import fast
@@ -29,6 +29,7 @@ from sensorium.infer.fast_stack import FastStack, unsupported
 from sensorium.infer.generate import generate
 from sensorium.infer.paged_memory import PagedMemory
 from sensorium.infer.quantise import agreement, smoothing
+from sensorium.infer.settings import GenerationSettings
 from sensorium.infer.torch_stack import TorchStack
 from sensorium.models.build import new_model
 from sensorium.packed import Packed
@@ -116,9 +117,9 @@ def test_the_kernels_agree_with_the_plain_stack_of_a_decoder(changes: dict[str, 
 def test_a_decoder_writes_the_same_on_the_kernels(changes: dict[str, Any]) -> None:
     model = llama(**changes)
     faster, prompts = fast(model), [[1, 2, 3], [5] * 70, [7, 8] * 40, [9]]
-    beams = BeamSettings(num_beams=3)
-    assert generate(faster, prompts, max_new_tokens=30) == generate(model, prompts, max_new_tokens=30)
-    found, expected = (beam_search(one, prompts, beams, max_new_tokens=20) for one in (faster, model))
+    greedy, beams = GenerationSettings(max_new_tokens=30), GenerationSettings(max_new_tokens=20, num_beams=3)
+    assert generate(faster, prompts, greedy) == generate(model, prompts, greedy)
+    found, expected = (beam_search(one, prompts, beams) for one in (faster, model))
     assert [[one.token_ids for one in answers] for answers in found] == [
         [one.token_ids for one in answers] for answers in expected
     ]
@@ -149,9 +150,9 @@ def test_the_kernels_agree_with_the_plain_stacks_of_an_encoder_decoder(changes: 
 def test_an_encoder_decoder_writes_the_same_on_the_kernels(changes: dict[str, Any]) -> None:
     def written(model: Any) -> Any:
         greedy, beams = Conditioned(model, SOURCES), Conditioned(model, SOURCES)
-        found = beam_search(beams, beams.prompts, BeamSettings(num_beams=4), max_new_tokens=30, eos_id=5)
-        tokens = [[one.token_ids for one in answers] for answers in found]
-        return generate(greedy, greedy.prompts, max_new_tokens=70, eos_id=5), tokens
+        four = GenerationSettings(max_new_tokens=30, num_beams=4, eos_token_id=5)
+        tokens = [[one.token_ids for one in answers] for answers in beam_search(beams, beams.prompts, four)]
+        return generate(greedy, greedy.prompts, GenerationSettings(max_new_tokens=70, eos_token_id=5)), tokens
 
     model = marian(**changes)
     assert written(fast(model)) == written(model)

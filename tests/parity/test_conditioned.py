@@ -104,8 +104,8 @@ def test_relative_positions_run_where_the_kernels_lack_them(family: str, tmp_pat
     model.save_pretrained(tmp_path)
     ours: Any = fast(open_checkpoint(tmp_path).model)
     reader = Conditioned(ours, SOURCES)
-    sampling = SamplingSettings(repetition_penalty=PENALTY)
-    found = generate(reader, reader.prompts, max_new_tokens=NEW, eos_id=None, sampling=sampling)
+    settings = GenerationSettings(max_new_tokens=NEW, repetition_penalty=PENALTY)
+    found = generate(reader, reader.prompts, settings)
     assert found == [theirs(model, source, 1, None) for source in SOURCES]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from sensorium.train.optim import (
     MasterAdamW,
     MovingAverage,
     OptimizerSettings,
+    Schedule,
     freeze,
     learning_rate_factor,
     rate_factor,
@@ -39,7 +40,9 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("clip", [0.0, 0.05])
 def test_fp32_steps_are_those_of_torch_adamw_with_clipping(clip: float) -> None:
     ours, theirs = small_model(), small_model()
-    optimizer = MasterAdamW(ours, OptimizerSettings(learning_rate=0.01, weight_decay=0.1, clip=clip), 1, torch.float32)
+    optimizer = MasterAdamW(
+        ours, OptimizerSettings(learning_rate=0.01, weight_decay=0.1, clip=clip), {"": 1}, torch.float32
+    )
     decayed = [p for p in theirs.parameters() if p.dim() > 1]
     plain = [p for p in theirs.parameters() if p.dim() == 1]
     groups: Any = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
@@ -63,7 +66,7 @@ def test_fp32_steps_are_those_of_torch_adamw_with_clipping(clip: float) -> None:
 @pytest.mark.usefixtures("kernels")
 def test_a_bf16_model_keeps_float32_masters_that_small_steps_move() -> None:
     model = small_model()
-    optimizer = MasterAdamW(model, OptimizerSettings(learning_rate=1e-5), 1, torch.bfloat16)
+    optimizer = MasterAdamW(model, OptimizerSettings(learning_rate=1e-5), {"": 1}, torch.bfloat16)
     before = {name: master.detach().clone() for name, master in optimizer.masters.items()}
     for _ in range(3):
         model(torch.ones(2, 5, dtype=torch.bfloat16)).sum().backward()
@@ -78,7 +81,7 @@ def test_a_bf16_model_keeps_float32_masters_that_small_steps_move() -> None:
 @pytest.mark.usefixtures("kernels")
 def test_an_infinite_gradient_moves_nothing() -> None:
     model = small_model()
-    optimizer = MasterAdamW(model, OptimizerSettings(), 1, torch.float32)
+    optimizer = MasterAdamW(model, OptimizerSettings(), {"": 1}, torch.float32)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     (model(torch.ones(1, 5)).sum() * float("inf")).backward()
     optimizer.accumulate()
@@ -95,7 +98,7 @@ def test_the_number_of_threads_changes_no_bit_of_a_step() -> None:
             torch.set_num_threads(count)
             torch.manual_seed(0)
             model = torch.nn.Linear(300, 301)
-            optimizer = MasterAdamW(model, OptimizerSettings(clip=0.1), 1, torch.bfloat16)
+            optimizer = MasterAdamW(model, OptimizerSettings(clip=0.1), {"": 1}, torch.bfloat16)
             model.weight.grad = torch.randn_like(model.weight)
             optimizer.accumulate()
             results.append((optimizer.step(1.0), optimizer.masters["weight"]))
@@ -107,7 +110,7 @@ def test_the_number_of_threads_changes_no_bit_of_a_step() -> None:
 def test_gradients_add_up_over_batches() -> None:
     once, twice = small_model(), small_model()
     x = torch.randn(6, 5)
-    optimizers = [MasterAdamW(model, OptimizerSettings(), 1, torch.float32) for model in (once, twice)]
+    optimizers = [MasterAdamW(model, OptimizerSettings(), {"": 1}, torch.float32) for model in (once, twice)]
     once(x).sum().backward()
     optimizers[0].accumulate()
     for half in (x[:3], x[3:]):
@@ -117,9 +120,9 @@ def test_gradients_add_up_over_batches() -> None:
         torch.testing.assert_close(optimizers[0].gradients[name], optimizers[1].gradients[name])
 
 
-@given(total=st.integers(1, 200), warmup=st.floats(0, 0.9), schedule=st.sampled_from(["linear", "cosine", "constant"]))
+@given(total=st.integers(1, 200), warmup=st.floats(0, 0.9), schedule=st.sampled_from(get_args(Schedule)))
 def test_the_rate_rises_to_one_and_then_never_rises_again(total: int, warmup: float, schedule: Any) -> None:
-    factors = [learning_rate_factor(step, total, warmup, schedule) for step in range(total)]
+    factors = [learning_rate_factor(step, total, round(warmup * total), schedule) for step in range(total)]
     peak = factors.index(max(factors))
     assert factors[: peak + 1] == sorted(factors[: peak + 1])
     assert factors[peak:] == sorted(factors[peak:], reverse=True)
@@ -134,7 +137,7 @@ def test_layers_learn_more_slowly_the_deeper_they_lie() -> None:
         "stack.layers.1.mlp.up.weight",
         "pooler.dense.weight",
     ]
-    assert [rate_factor(name, 2, settings) for name in [*names, "sequence.classifier.weight"]] == [
+    assert [rate_factor(name, {"": 2}, settings) for name in [*names, "sequence.classifier.weight"]] == [
         0.125,
         0.25,
         0.5,

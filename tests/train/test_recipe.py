@@ -59,9 +59,20 @@ def test_a_mistake_is_named_with_its_place(tmp_path: Path, change: str, message:
         (GOOD.replace("batch_size = 8\n", ""), "train needs batch_tokens, batch_size, or both"),
         (GOOD.replace('output = "out"\n', ""), "train.output: is missing"),
         (GOOD + "patience = 2\n", "train.patience: needs data to validate on"),
-        (GOOD.replace("sequence", "causal"), "model.family: 'causal' trains a model of the family gpt2, not bert"),
+        (
+            GOOD.replace("sequence", "causal"),
+            "model.family: 'causal' trains a model of the family gpt2, llama, .*not bert",
+        ),
         (GOOD + '[model]\nfamily = "gpt2"\n', "'sequence' trains a model of the family bert, roberta or distilbert"),
         (GOOD.replace('"sequence"', '"sequence"\nunit = "word"'), "objective.unit: .*'sequence' does not read it"),
+        (GOOD.replace("sequence", "seq2seq"), "'seq2seq' trains a model of the family marian or bart, not bert"),
+        (GOOD + "[model]\nnum_kv_heads = 2\n", "model.num_kv_heads: a new bert model does not have it; llama, mistral"),
+        (GOOD + "[model]\nhidden_size = 10\n", "model.num_heads: 4 heads must divide the hidden size 10"),
+        (GOOD + '[tokenizer]\ntrain = "bpe"\n', "tokenizer.train: 'bpe' is for marian and bart, not for bert"),
+        (
+            GOOD.replace("sequence", "seq2seq") + '[model]\nfamily = "marian"\n[tokenizer]\ntrain = "wordpiece"\n',
+            "tokenizer.train: 'wordpiece' has no end token",
+        ),
         (
             GOOD.replace('"sequence"', '"masked_token"\nsentences = "next"') + '[model]\nfamily = "roberta"\n',
             "objective.sentences: a model of the family roberta has no head for it",

@@ -15,14 +15,16 @@ from typing import Any
 import pytest
 import torch
 
-from sensorium.data.records import read_records
+from sensorium.data.records import read_records, texts_of
 from sensorium.errors import TrainingError
 from sensorium.storage import read_tensors
+from sensorium.text.pieces import train_pieces
 from sensorium.text.training import train_wordpiece
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 from sensorium.train.state import Position, load_state, save_state
 from tests.train.conftest import write_recipe
+from tests.train.test_new_models import write_translator
 
 # A run that kills itself, without a chance to tidy up, once it has made so many updates.
 KILLED = """
@@ -50,6 +52,21 @@ def run(path: Path, step: int, when: str, settings: list[str], *, resume: bool) 
     return subprocess.run(command, capture_output=True, timeout=120).returncode
 
 
+def compare_with_a_killed_run(whole: Path, killed: Path, settings: list[str], *, seed: str) -> None:
+    """Kill a run in the midst of two steps, and between the last state and the checkpoint; it must end as the other."""
+    assert run(whole, NEVER, "_step", settings, resume=False) == 0
+    assert log_of(whole)[-1]["kind"] == "final_validation"  # of the averaged, or the best, weights
+    last = log_of(whole)[-1]["step"]
+    first, second = sorted(random.Random(seed).sample(range(2, last), 2))
+    for number, (step, when) in enumerate([(first, "_step"), (second, "_step"), (last, "_save")]):
+        assert run(killed, step, when, settings, resume=number > 0) == -signal.SIGKILL
+        assert not (killed.parent / "model").exists()
+    assert run(killed, NEVER, "_step", settings, resume=True) == 0
+    assert log_of(killed) == log_of(whole)
+    ours, theirs = read_tensors(killed.parent / "model"), read_tensors(whole.parent / "model")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 def log_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (path.parent / "model.training" / "train.jsonl").read_text().splitlines()]
 
@@ -70,18 +87,21 @@ def test_after_kill_9_the_loss_curve_goes_on_bit_for_bit(
     killed = write_recipe(tmp_path / "killed", kind=kind, sentences=sentences)
     texts = [record["text"] for record in read_records(whole.parent / "data.csv")]
     train_wordpiece(texts, 400).save(tmp_path / "tokenizer")
-    assert run(whole, NEVER, "_step", settings, resume=False) == 0
-    assert log_of(whole)[-1]["kind"] == "final_validation"  # of the averaged, or the best, weights
-    last = log_of(whole)[-1]["step"]
-    first, second = sorted(random.Random(kind).sample(range(2, last), 2))
-    # In the midst of two steps, and between the last state and the checkpoint.
-    for number, (step, when) in enumerate([(first, "_step"), (second, "_step"), (last, "_save")]):
-        assert run(killed, step, when, settings, resume=number > 0) == -signal.SIGKILL
-        assert not (killed.parent / "model").exists()
-    assert run(killed, NEVER, "_step", settings, resume=True) == 0
-    assert log_of(killed) == log_of(whole)
-    ours, theirs = read_tensors(killed.parent / "model"), read_tensors(whole.parent / "model")
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    compare_with_a_killed_run(whole, killed, settings, seed=kind)
+
+
+def test_a_translator_that_was_killed_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    for name in ("whole", "killed", "tokenizer"):
+        (tmp_path / name).mkdir()
+    whole, killed = write_translator(tmp_path / "whole"), write_translator(tmp_path / "killed")
+    texts = [
+        text
+        for record in read_records(whole.parent / "pairs.jsonl", text="en", target="de")
+        for text in texts_of(record)
+    ]
+    train_pieces(texts, 330).save(tmp_path / "tokenizer")
+    settings = ["train.precision=bf16", "train.epochs=3", "train.dropout=0.2", "train.average_from=0.5"]
+    compare_with_a_killed_run(whole, killed, [*settings, "train.attention_dropout=0.1"], seed="seq2seq")
 
 
 def test_a_run_that_ran_out_of_patience_stays_ended(recipe_path: Path) -> None:

@@ -16,7 +16,7 @@ from sensorium import native
 from sensorium.config import StackConfig
 from sensorium.nn.stack import Stack, capture
 from sensorium.packed import Layout
-from sensorium.train.stack_kernel import CompiledStack, compile_stack, unsupported
+from sensorium.train.stack_kernel import CompiledStack, compile_stacks, unsupported
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the compiled kernels can't run here")
 CONFIG = StackConfig(24, 2, 3, 52, dropout=0.0, attention_dropout=0.0)
@@ -231,7 +231,7 @@ def test_a_stack_the_kernels_do_not_know_stays_as_it_is(change: dict[str, Any], 
     model = nn.Module()
     model.stack = Stack(replace(CONFIG, **change))
     assert reason in (unsupported(model.stack) or "")
-    compile_stack(model)
+    compile_stacks(model)
     assert model.stack.kernel is None
 
 

@@ -23,6 +23,14 @@ class Example:
     segment_ids: np.ndarray | None = None
     """[L] int8; ``None``: all 0."""
     labels: dict[str, Any] = field(default_factory=dict)
+    target_ids: np.ndarray | None = None
+    """[M] int32, what a model that reads one text and writes another is to write; ``None``: it only reads."""
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens to read, and tokens to write where there are any."""
+        read = len(self.token_ids)
+        return (read,) if self.target_ids is None else (read, len(self.target_ids))
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -38,7 +46,7 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 def token_budget_batches(
-    lengths: Sequence[int] | np.ndarray,
+    lengths: Sequence[int] | Sequence[tuple[int, ...]] | np.ndarray,
     order: np.ndarray,
     *,
     batch_tokens: int | None = None,
@@ -50,24 +58,32 @@ def token_budget_batches(
 
     Within windows of about ``window`` batches, examples of similar length come together (attention is fastest on equal
     lengths) and the batches are then shuffled again; ``window=0`` keeps the order. Within a batch, examples stand by
-    length. An example longer than the budget is a batch alone. Raises ``UsageError`` without any limit.
+    length. An example of several texts has a length for each: the budget is for their sum, the order goes by the first
+    and among equal ones by the next. An example longer than the budget is a batch alone. Raises ``UsageError`` without
+    any limit.
 
     >>> [batch.tolist() for batch in token_budget_batches([3, 1, 2], np.array([2, 0, 1]), batch_tokens=4, window=0)]
     [[2], [1, 0]]
     """
     if batch_tokens is None and batch_size is None:
         raise UsageError("a batch needs a limit: batch_tokens, batch_size, or both")
-    sizes = np.asarray(lengths)
+    sides = np.asarray(lengths).reshape(len(lengths), -1)  # [N, texts]
+    sizes = sides.sum(axis=1)
     batches: list[np.ndarray] = []
     for part in _windows(sizes, order, batch_tokens, batch_size, window):
         if window:
-            part = part[np.argsort(sizes[part], kind="stable")]
+            part = part[_by_length(sides[part])]
         cut = _cut(sizes, part, batch_tokens, batch_size)
         if window:
             shuffle = np.random.default_rng((seed, len(batches))).permutation(len(cut))
             cut = [cut[i] for i in shuffle]
         batches += cut
-    return [batch[np.argsort(sizes[batch], kind="stable")] for batch in batches]
+    return [batch[_by_length(sides[batch])] for batch in batches]
+
+
+def _by_length(sides: np.ndarray) -> np.ndarray:
+    """[n] the order of examples with lengths [n, texts]; equal ones stay as they stood."""
+    return np.lexsort(sides.T[::-1])
 
 
 def _windows(

@@ -24,12 +24,17 @@ CHUNK = 2**20
 
 
 def read_records(
-    source: str | Path, *, text: str = "text", label: str = "label", pair: str | None = None
+    source: str | Path,
+    *,
+    text: str = "text",
+    label: str = "label",
+    pair: str | None = None,
+    target: str | None = None,
 ) -> list[dict[str, Any]]:
     """All records of a file or a folder of files, in order of name and line.
 
-    ``text``, ``label`` and ``pair`` name the columns that become ``text``, ``label`` and ``pair``; other columns keep
-    their names. A ``.txt`` file gives a record a line. Raises ``DataError`` for a missing file, broken UTF-8, a
+    ``text``, ``label``, ``pair`` and ``target`` name the columns that become fields of these names; other columns keep
+    theirs. A ``.txt`` file gives a record a line. Raises ``DataError`` for a missing file, broken UTF-8, a
     missing column, a broken line, an empty file or an unknown kind of file.
     """
     path = Path(source).expanduser()
@@ -39,7 +44,8 @@ def read_records(
             raise DataError(f"{path}: no file of a known kind ({', '.join(READERS)}) in this folder")
     else:
         files = [path]
-    names = {text: "text", label: "label", **({} if pair is None else {pair: "pair"})}
+    asked = {pair: "pair", target: "target"}
+    names = {text: "text", label: "label", **{name: role for name, role in asked.items() if name is not None}}
     records = [_renamed(row, names, file, number) for file in files for number, row in _read(file)]
     if not records:
         raise DataError(f"{path}: holds no records")
@@ -52,7 +58,7 @@ def texts_of(record: Mapping[str, Any]) -> list[str]:
     >>> texts_of({"question": "Who?", "context": "Anna.", "start": 3}), texts_of({"tokens": ["a", "b"], "tags": [0, 1]})
     (['Who?', 'Anna.'], ['a b'])
     """
-    texts = [str(record[name]) for name in ("text", "pair", "question", "context") if record.get(name)]
+    texts = [str(record[name]) for name in ("text", "pair", "target", "question", "context") if record.get(name)]
     return [*texts, " ".join(map(str, record["tokens"]))] if record.get("tokens") else texts
 
 
@@ -78,7 +84,7 @@ def _renamed(row: Mapping[str, Any], names: Mapping[str, str], file: Path, numbe
             )
     chosen = {names[name]: value for name, value in row.items() if name in names}
     record = {names.get(name, name): value for name, value in row.items() if name in names or name not in chosen}
-    for key in ("text", "pair"):
+    for key in {"text", "pair", *names.values()} - {"label"}:
         if key in record:
             _check_text(record[key], key, file, number)
     return record

@@ -27,6 +27,7 @@ from sensorium.infer.engine import fast
 from sensorium.infer.fast_stack import FastStack, linear_maps
 from sensorium.infer.generate import generate
 from sensorium.infer.packing import Dtype
+from sensorium.infer.settings import GenerationSettings
 from sensorium.models.build import Model, OneStack
 from sensorium.models.encoder import EncoderLM
 from sensorium.models.encoder_decoder import EncoderDecoder
@@ -153,7 +154,7 @@ def agreement(model: Model, faster: Model, batch: Packed) -> Agreement:
 def _answers(model: EncoderDecoder, sources: Packed) -> Packed:
     """What the decoder begins with and goes on to, greedily, for each source."""
     conditioned = Conditioned(model, [ids.tolist() for ids in sources.split(sources.values)])
-    new = generate(conditioned, conditioned.prompts, max_new_tokens=ANSWER)
+    new = generate(conditioned, conditioned.prompts, GenerationSettings(max_new_tokens=ANSWER))
     return Packed.from_sequences([[*prompt, *ids] for prompt, ids in zip(conditioned.prompts, new, strict=True)])
 
 

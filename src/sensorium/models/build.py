@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import torch
@@ -40,10 +41,12 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
     """Fill parameters with fresh values: matrices normal with deviation 0.02, norms 1, biases 0.
 
     Pre-norm stacks draw what writes to the residual stream with 0.02/√(2L), so that its variance does not grow with
-    depth (Radford et al., 2019, §2.3). ``only`` names the parameters to fill; ``None``: all of them.
+    depth (Radford et al., 2019, §2.3). What reads one text and writes another is trained from nothing on little data,
+    where 0.02 starts too low: its matrices have deviation √(2 / (inputs + outputs)) (Glorot & Bengio, 2010), its token
+    table 1/√D. ``only`` names the parameters to fill; ``None``: all of them.
     """
     generator = torch.Generator().manual_seed(seed)
-    residual_std = INITIAL_STD / (2 * model.config.stack.num_layers) ** 0.5
+    residual_std: float = INITIAL_STD / (2 * model.config.stack.num_layers) ** 0.5
     residual = {
         id(part.weight)
         for block in model.modules()
@@ -51,6 +54,16 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
         for part in (block.attention.output, block.mlp.down)
     }
     norms = {id(part.weight) for part in model.modules() if isinstance(part, nn.LayerNorm | nn.RMSNorm)}
+    tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
+
+    def deviation(parameter: nn.Parameter) -> float:
+        if id(parameter) in residual:
+            return residual_std
+        if not isinstance(model, EncoderDecoder):
+            return INITIAL_STD
+        outputs, inputs = parameter.shape
+        return math.sqrt(1 / inputs if id(parameter) in tables else 2 / (inputs + outputs))
+
     for name, parameter in model.named_parameters():
         if only is not None and name not in only:
             continue
@@ -59,4 +72,4 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
         elif parameter.dim() < 2:
             parameter.zero_()
         else:
-            parameter.normal_(0.0, residual_std if id(parameter) in residual else INITIAL_STD, generator=generator)
+            parameter.normal_(0.0, deviation(parameter), generator=generator)

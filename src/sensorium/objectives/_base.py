@@ -27,6 +27,14 @@ class Batch:
     targets: dict[str, Tensor]
     counts: dict[str, int]
     """Labelled items of each loss: known before the forward pass, so that accumulation can divide by the step's sum."""
+    sources: Packed | None = None
+    """What an encoder reads, a sequence for each of ``packed``, which the decoder reads; ``None``: there is no encoder
+    beside a decoder."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the model reads, on both sides."""
+        return self.packed.num_tokens + (0 if self.sources is None else self.sources.num_tokens)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def train_wordpiece(
     for its special tokens and a letter.
     """
     specials = dict(CONVENTIONS[0])
-    _check_size(vocabulary_size, len(specials) + 2)
+    check_size(vocabulary_size, len(specials) + 2)
     backend = tokenizers.Tokenizer(models.WordPiece(unk_token=specials["unk_token"], max_input_chars_per_word=100))
     backend.add_special_tokens(list(specials.values()))
     set_bert_pipeline(
@@ -43,7 +43,7 @@ def train_wordpiece(
         cls_token=specials["cls_token"],
         sep_token=specials["sep_token"],
     )
-    texts = list(_checked(texts))
+    texts = list(checked(texts))
     vocabulary = _wordpieces(backend, texts, vocabulary_size, min_frequency, list(specials.values()))
     backend.model = models.WordPiece(vocabulary, unk_token=specials["unk_token"], max_input_chars_per_word=100)
     config = {
@@ -110,7 +110,7 @@ def train_byte_level_bpe(
     vocabulary too small for its special tokens and the 256 bytes.
     """
     specials = dict(CONVENTIONS[1 if family == "roberta" else 2])
-    _check_size(vocabulary_size, len(set(specials.values())) + len(pre_tokenizers.ByteLevel.alphabet()))
+    check_size(vocabulary_size, len(set(specials.values())) + len(pre_tokenizers.ByteLevel.alphabet()))
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
@@ -120,18 +120,19 @@ def train_byte_level_bpe(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(_checked(texts), trainer)
+    backend.train_from_iterator(checked(texts), trainer)
     set_byte_level_pipeline(backend)
     own = max_length or (512 if family == "roberta" else 1024)
     return Tokenizer(backend, specials, {"model_max_length": own, "model_input_names": ["input_ids", "attention_mask"]})
 
 
-def _check_size(vocabulary_size: int, least: int) -> None:
+def check_size(vocabulary_size: int, least: int) -> None:
+    """Raise ``UsageError`` for a vocabulary too small for what it must hold."""
     if vocabulary_size < least:
         raise UsageError(f"vocabulary_size is {vocabulary_size}; this kind of vocabulary needs at least {least}")
 
 
-def _checked(texts: Iterable[str]) -> Iterator[str]:
+def checked(texts: Iterable[str]) -> Iterator[str]:
     """The texts, as long as they are texts; at least one that is not blank."""
     seen = False
     for number, text in enumerate(texts, 1):

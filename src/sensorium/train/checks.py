@@ -5,10 +5,23 @@ from __future__ import annotations
 import torch
 
 from sensorium.checkpoint import Checkpoint, published_form
+from sensorium.config import EncoderDecoderConfig
 from sensorium.errors import UsageError
 from sensorium.models.build import Model, build
 from sensorium.objectives._base import Objective
+from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.text import Tokenizer
+
+
+def check_kind(source: Checkpoint, kind: str) -> None:
+    """Raise ``UsageError`` when only one of an opened model and an objective reads one text and writes another."""
+    if isinstance(source.config, EncoderDecoderConfig) == (kind == "seq2seq"):
+        return
+    if kind == "seq2seq":
+        raise UsageError(f"{source.folder}: a {source.family} model does not read one text and write another")
+    raise UsageError(
+        f"{source.folder}: a {source.family} model reads one text and writes another; objective.kind must be 'seq2seq'"
+    )
 
 
 def check_heads(source: Checkpoint, objective: Objective) -> None:
@@ -21,13 +34,19 @@ def check_heads(source: Checkpoint, objective: Objective) -> None:
         )
 
 
-def check_fit(model: Model, tokenizer: Tokenizer, family: str, *, max_length: int) -> None:
+def check_fit(model: Model, tokenizer: Tokenizer, family: str, objective: Objective, *, max_length: int) -> None:
     """Raise ``UsageError`` or ``CheckpointError`` when model, tokenizer, family and objective do not fit together."""
     config = model.config
     if max_length > config.max_length:
         raise UsageError(
             f"objective.max_length is {max_length}; this model reads at most {config.max_length} tokens at a time"
         )
+    if isinstance(config, EncoderDecoderConfig) and isinstance(objective, SequenceToSequence):
+        most = objective.max_target_length
+        if most > config.max_written:
+            raise UsageError(
+                f"objective.max_target_length is {most}; this model writes at most {config.max_written} tokens"
+            )
     if tokenizer.vocabulary_size > config.stem.vocabulary_size:
         raise UsageError(
             f"the tokenizer has {tokenizer.vocabulary_size:,} tokens, the model's table {config.stem.vocabulary_size:,}"

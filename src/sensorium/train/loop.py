@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sensorium import cost
+from sensorium.config import num_layers
 from sensorium.data.batching import Example, epoch_order, token_budget_batches
 from sensorium.errors import DataError, TrainingError
 from sensorium.machine import tune_process
@@ -24,9 +25,9 @@ from sensorium.objectives._base import Batch, Objective, total_counts, weighted
 from sensorium.text import Tokenizer
 from sensorium.train.interruption import Interruption
 from sensorium.train.log import JsonLog, LiveLine, TensorBoard, duration
-from sensorium.train.optim import MasterAdamW, MovingAverage, OptimizerSettings, learning_rate_factor
+from sensorium.train.optim import MasterAdamW, MovingAverage, OptimizerSettings, learning_rate_factor, rising_steps
 from sensorium.train.settings import LoopSettings, resolve_precision, set_dropout
-from sensorium.train.stack_kernel import compile_stack
+from sensorium.train.stack_kernel import compile_stacks, leave_kernels
 from sensorium.train.state import Position, discard_states, load_state, save_state
 from sensorium.train.validation import validation_scores
 
@@ -71,8 +72,8 @@ class Trainer:
         self.settings, self.folder, self.fingerprint, self.quiet = settings, folder, fingerprint, quiet
         self.dtype_name = {"bf16": "bfloat16", "fp32": "float32"}[resolve_precision(settings.precision)]
         set_dropout(model, settings.dropout, settings.attention_dropout)
-        self.optimizer = MasterAdamW(model, optimizer, model.config.stack.num_layers, getattr(torch, self.dtype_name))
-        compile_stack(model)
+        self.optimizer = MasterAdamW(model, optimizer, num_layers(model.config), getattr(torch, self.dtype_name))
+        compile_stacks(model)
         self.position = Position()
         self.average: MovingAverage | None = None
         self.best_weights: dict[str, Tensor] | None = None
@@ -143,7 +144,7 @@ class Trainer:
         if not examples:
             raise DataError("the training data gives no examples")
         batches = token_budget_batches(
-            [len(example) for example in examples],
+            [example.lengths for example in examples],
             epoch_order(seed, epoch, len(examples)),
             batch_tokens=self.settings.batch_tokens,
             batch_size=self.settings.batch_size,
@@ -176,12 +177,11 @@ class Trainer:
                 correct[name] += loss.correct
         for name, value in means.items():
             self._refuse_nan(f"the {name} loss", value, position)
-        factor = learning_rate_factor(
-            position.step, self.total_steps, self.optimizer.settings.warmup, self.optimizer.settings.schedule
-        )
+        optimizer, total = self.optimizer.settings, self.total_steps
+        factor = learning_rate_factor(position.step, total, rising_steps(optimizer, total), optimizer.schedule)
         norm = self.optimizer.step(factor)
         self._refuse_nan("the norm of the gradient", norm, position)
-        tokens = sum(batch.packed.num_tokens for batch in batches)
+        tokens = sum(batch.num_tokens for batch in batches)
         self.position = replace(
             position,
             step=position.step + 1,
@@ -220,9 +220,10 @@ class Trainer:
         now, position = time.perf_counter(), self.position
         speed = (position.tokens - self.clock_tokens) / max(1e-9, now - self.clock)
         lengths = [length for batch in batches for length in batch.packed.lengths]
+        sources = [length for batch in batches if batch.sources is not None for length in batch.sources.lengths]
         rows = counts.get("masked_token", 0) + counts.get("language_model", 0)
-        flops = cost.training_flops(self.model.config, lengths, vocabulary_rows=rows)
-        share = speed * flops / sum(lengths) / cost.peak_flops(self.dtype_name)
+        flops = cost.training_flops(self.model.config, lengths, vocabulary_rows=rows, source_lengths=sources or None)
+        share = speed * flops / (sum(lengths) + sum(sources)) / cost.peak_flops(self.dtype_name)
         accuracy = {f"{name}_accuracy": correct[name] / max(1, counts[name]) for name in counts}
         loss = sum(means.values())
         rate = self.optimizer.settings.learning_rate * factor
@@ -292,7 +293,7 @@ class Trainer:
             weights = self.average.weights
         elif self.best_weights is not None:
             weights = self.best_weights
-        self.model.stack.kernel = None
+        leave_kernels(self.model)
         self.optimizer.finish(weights)
         self.model.eval()
         if weights is not self.optimizer.masters and self.validation is not None:

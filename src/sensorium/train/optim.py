@@ -6,7 +6,7 @@ The model's weights are cast once a step, when the masters change, not at every 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Literal
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sensorium.errors import UsageError
 from sensorium.train import adamw
 
-Schedule = Literal["cosine", "linear", "constant"]
+Schedule = Literal["cosine", "linear", "constant", "inverse_sqrt"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,11 @@ class OptimizerSettings:
     clip: float = 1.0
     """Largest norm of the whole gradient; 0: no clipping."""
     schedule: Schedule = "linear"
+    """How the rate falls once it has risen; ``inverse_sqrt``: with 1/√step (Vaswani et al., 2017, §5.3)."""
     warmup: float = 0.1
     """Share of the steps over which the rate rises from 0."""
+    warmup_steps: int | None = None
+    """The same as a number of steps; ``None``: ``warmup`` says."""
     layer_decay: float = 1.0
     """Each layer learns at this share of the rate of the one above it (Howard & Ruder, 2018)."""
     head_factor: float = 1.0
@@ -42,19 +45,27 @@ class OptimizerSettings:
     """Patterns of parameter names that do not learn: ``stem.*``."""
 
 
-def learning_rate_factor(step: int, total: int, warmup: float, schedule: Schedule) -> float:
-    """Share of the full rate at a step (0-based) of ``total``.
+def learning_rate_factor(step: int, total: int, rising: int, schedule: Schedule) -> float:
+    """Share of the full rate at a step (0-based) of ``total``, over the first ``rising`` of which it rises from 0.
 
-    >>> [round(learning_rate_factor(step, 10, 0.2, "linear"), 2) for step in (0, 1, 2, 9)]
+    >>> [round(learning_rate_factor(step, 10, 2, "linear"), 2) for step in (0, 1, 2, 9)]
     [0.5, 1.0, 1.0, 0.12]
+    >>> [round(learning_rate_factor(step, 10, 2, "inverse_sqrt"), 2) for step in (0, 1, 7)]
+    [0.5, 1.0, 0.5]
     """
-    rising = round(warmup * total)
     if step < rising:
         return (step + 1) / rising
     if schedule == "constant":
         return 1.0
+    if schedule == "inverse_sqrt":
+        return math.sqrt(max(1, rising) / (step + 1))
     share = (step - rising) / max(1, total - rising)
     return 1.0 - share if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def rising_steps(settings: OptimizerSettings, total: int) -> int:
+    """Over how many of ``total`` steps the rate rises."""
+    return round(settings.warmup * total) if settings.warmup_steps is None else settings.warmup_steps
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
@@ -67,19 +78,31 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
         parameter.requires_grad_(not any(fnmatch(name, pattern) for pattern in patterns))
 
 
-def rate_factor(name: str, num_layers: int, settings: OptimizerSettings) -> float:
-    """Multiple of the learning rate for a parameter, by its depth: stem lowest, heads highest."""
-    if name.startswith("stem."):
-        return settings.layer_decay ** (num_layers + 1)
-    if name.startswith("stack.layers."):
-        return settings.layer_decay ** (num_layers - int(name.split(".")[2]))
-    return 1.0 if name.startswith(("stack.", "pooler.")) else settings.head_factor
+def rate_factor(name: str, layers: Mapping[str, int], settings: OptimizerSettings) -> float:
+    """Multiple of the learning rate for a parameter, by its depth: stem lowest, heads highest.
+
+    ``layers`` has the blocks of each stack by the prefix of its parameters, the lower stack first.
+    """
+    above = sum(layers.values())
+    for prefix, count in layers.items():
+        own = name.removeprefix(prefix)
+        if prefix and own == name:  # of another stack
+            above -= count
+        elif own.startswith("stem."):
+            return settings.layer_decay ** (sum(layers.values()) + 1)
+        elif own.startswith("stack.layers."):
+            return settings.layer_decay ** (above - int(own.split(".")[2]))
+        elif own.startswith(("stack.", "pooler.")):
+            return settings.layer_decay ** (above - count)
+    return settings.head_factor
 
 
 class MasterAdamW:
     """The masters, their gradients and moments, and the model that follows them."""
 
-    def __init__(self, model: nn.Module, settings: OptimizerSettings, num_layers: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: nn.Module, settings: OptimizerSettings, layers: Mapping[str, int], dtype: torch.dtype
+    ) -> None:
         """The model's trainable weights go to ``dtype``; with float32 they are their own masters."""
         freeze(model, settings.freeze)
         self.model, self.settings = model, settings
@@ -98,7 +121,7 @@ class MasterAdamW:
             raise UsageError(f"freeze: {', '.join(settings.freeze)} leave no parameter to learn")
         model.to(dtype)
         self.parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        self.factors = {name: rate_factor(name, num_layers, settings) for name in self.masters}
+        self.factors = {name: rate_factor(name, layers, settings) for name in self.masters}
         self.gradients: dict[str, Tensor] = {}
         """Of the update so far, by weight: as the model gave them, or added up in float32."""
         self.moments: dict[str, adamw.Moments] = {}

@@ -22,17 +22,37 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+ENCODERS = ("bert", "roberta", "distilbert")
+MODERN_DECODERS = ("llama", "mistral", "qwen2", "qwen3")
+DECODERS = ("gpt2", *MODERN_DECODERS)
+ENCODER_DECODERS = ("marian", "bart")
+LEARNERS = {
+    "masked_token": ENCODERS, "sequence": ENCODERS, "token": ENCODERS, "span": ENCODERS, "causal": DECODERS,
+    "seq2seq": ENCODER_DECODERS,
+}  # fmt: skip
+"""The families of which a new model can be trained for an objective."""
+
+
 class ModelSection(Section):
     """``open`` a checkpoint, or give sizes for a new model of a family."""
 
     open: str | None = None
     """Folder or hub id to start from."""
-    family: Literal["bert", "roberta", "distilbert", "gpt2"] = "bert"
+    family: Literal["bert", "roberta", "distilbert", "gpt2", "llama", "mistral", "qwen2", "qwen3", "marian", "bart"] = (
+        "bert"
+    )
     hidden_size: Annotated[int, Field(gt=0)] = 256
     num_layers: Annotated[int, Field(gt=0)] = 4
     num_heads: Annotated[int, Field(gt=0)] = 4
     mlp_size: Annotated[int | None, Field(gt=0)] = None
-    """``None``: four times the hidden size."""
+    """``None``: four times the hidden size; 8/3 of it for a gated MLP, which has three matrices and not two."""
+    decoder_layers: Annotated[int | None, Field(gt=0)] = None
+    """Of an encoder–decoder, whose encoder has ``num_layers``; ``None``: as many."""
+    num_kv_heads: Annotated[int | None, Field(gt=0)] = None
+    """Of a Llama or a family like it; ``None``: as many as heads."""
+    rotary_base: Annotated[float, Field(gt=1.0)] = 10_000.0
+    tied: bool = True
+    """The token table of a Llama or a family like it is its vocabulary matrix as well."""
     max_length: Annotated[int, Field(gt=2)] = 512
 
 
@@ -40,9 +60,11 @@ class TokenizerSection(Section):
     """``open`` one, or train one on the training texts; neither: the model's own."""
 
     open: str | None = None
-    train: Literal["wordpiece", "byte_level_bpe"] | None = None
+    train: Literal["wordpiece", "byte_level_bpe", "bpe", "unigram"] | None = None
+    """``bpe`` and ``unigram`` are pieces of raw text, as SentencePiece's: for encoder–decoders."""
     vocabulary_size: Annotated[int, Field(gt=300)] = 16_000
-    lowercase: bool = True
+    lowercase: bool | None = None
+    """``None``: WordPiece does, others don't."""
 
 
 class DataSection(Section):
@@ -56,6 +78,8 @@ class DataSection(Section):
     text: str = "text"
     label: str = "label"
     pair: str | None = None
+    target: str = "target"
+    """The field that is to be written, of records for ``seq2seq``."""
     limit: Annotated[int | None, Field(gt=0)] = None
     """Read at most so many records."""
     exclude: list[str] = []
@@ -65,8 +89,10 @@ class DataSection(Section):
 class ObjectiveSection(Section):
     """What to learn; each kind reads the keys it knows."""
 
-    kind: Literal["masked_token", "causal", "sequence", "token", "span"]
+    kind: Literal["masked_token", "causal", "sequence", "token", "span", "seq2seq"]
     max_length: Annotated[int, Field(gt=2)] = 128
+    max_target_length: Annotated[int | None, Field(gt=2)] = None
+    """Tokens of what is to be written; ``None``: ``max_length``."""
     probability: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
     unit: Literal["token", "word"] = "token"
     sentences: Literal["none", "next", "order"] = "none"
@@ -101,8 +127,9 @@ class TrainSection(Section):
     betas: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.9, 0.98]
     epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
     clip: Annotated[float, Field(ge=0.0)] = 1.0
-    schedule: Literal["cosine", "linear", "constant"] = "linear"
+    schedule: Literal["cosine", "linear", "constant", "inverse_sqrt"] = "linear"
     warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    warmup_steps: Annotated[int | None, Field(ge=0)] = None
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     head_factor: Annotated[float, Field(gt=0.0)] = 1.0
     freeze: list[str] = []
@@ -150,6 +177,7 @@ READ_BY = {
     "sequence": {"label_smoothing", "head_dropout"},
     "token": {"label_smoothing", "head_dropout"},
     "span": {"stride"},
+    "seq2seq": {"label_smoothing", "max_target_length"},
 }
 """The keys of ``[objective]`` that each kind reads, beside ``max_length``."""
 
@@ -166,11 +194,33 @@ def _contradiction(recipe: Recipe) -> str | None:
         return "train.patience: needs data to validate on; set data.validation or data.validation_share"
     if recipe.model.open is not None:
         return None
-    if (chosen.kind == "causal") != (family == "gpt2"):
-        fitting = "gpt2" if chosen.kind == "causal" else "bert, roberta or distilbert"
-        return f"model.family: {chosen.kind!r} trains a model of the family {fitting}, not {family}"
+    if family not in LEARNERS[chosen.kind]:
+        *others, last = LEARNERS[chosen.kind]
+        return f"model.family: {chosen.kind!r} trains a model of the family {', '.join(others)} or {last}, not {family}"
     if chosen.sentences != "none" and family != "bert":
         return f"objective.sentences: a model of the family {family} has no head for it; bert has"
+    return _unread(recipe)
+
+
+def _unread(recipe: Recipe) -> str | None:
+    """A key that means nothing for a new model of the family, or for the tokenizer."""
+    model, tokenizer = recipe.model, recipe.tokenizer
+    for key, families in {
+        "decoder_layers": ENCODER_DECODERS, "num_kv_heads": MODERN_DECODERS, "rotary_base": MODERN_DECODERS,
+        "tied": MODERN_DECODERS,
+    }.items():  # fmt: skip
+        if getattr(model, key) != ModelSection.model_fields[key].default and model.family not in families:
+            return f"model.{key}: a new {model.family} model does not have it; {', '.join(families)} do"
+    heads, shared = model.num_heads, model.num_kv_heads or model.num_heads
+    if model.hidden_size % heads or heads % shared:
+        return (
+            f"model.num_heads: {heads} heads must divide the hidden size {model.hidden_size}, and be a multiple of "
+            f"num_kv_heads {shared}"
+        )
+    if tokenizer.train in ("bpe", "unigram") and model.family not in ENCODER_DECODERS:
+        return f"tokenizer.train: {tokenizer.train!r} is for {' and '.join(ENCODER_DECODERS)}, not for {model.family}"
+    if tokenizer.train == "wordpiece" and model.family in (*DECODERS, *ENCODER_DECODERS):
+        return f"tokenizer.train: 'wordpiece' has no end token, which a model that writes needs, as {model.family} does"
     return None
 
 

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from sensorium.checkpoint import Checkpoint, check_destination, open_checkpoint, save_checkpoint
-from sensorium.config import (
-    DecoderConfig,
-    EncoderConfig,
-    LearnedPositions,
-    ModelConfig,
-    SpanHeadConfig,
-    StackConfig,
-    TokenStemConfig,
-)
+from sensorium.config import EncoderDecoderConfig, SpanHeadConfig
 from sensorium.data.corpora import read_corpus
 from sensorium.data.records import read_records, texts_of
 from sensorium.data.splits import remove_overlap, split_by_text
@@ -25,16 +17,19 @@ from sensorium.models.build import Model, new_model
 from sensorium.objectives._base import Objective
 from sensorium.objectives.causal import CausalLanguageModel
 from sensorium.objectives.masked_token import MaskedToken
+from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.objectives.sequence import SequenceClassification
 from sensorium.objectives.span import SpanAnswering
 from sensorium.objectives.token import TokenClassification
 from sensorium.storage import atomic_folder, write_json
 from sensorium.text import Tokenizer, open_tokenizer
+from sensorium.text.pieces import train_pieces
 from sensorium.text.training import train_byte_level_bpe, train_wordpiece
-from sensorium.train.checks import check_fit, check_heads
+from sensorium.train.checks import check_fit, check_heads, check_kind
 from sensorium.train.loop import Outcome, Trainer
+from sensorium.train.new_models import new_config, start_token_id
 from sensorium.train.optim import OptimizerSettings
-from sensorium.train.recipe import Recipe
+from sensorium.train.recipe import DECODERS, LEARNERS, Recipe
 from sensorium.train.settings import LoopSettings
 from sensorium.train.state import fingerprint
 
@@ -115,17 +110,19 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
     resumed = kept is not None and kept.is_dir()
     tokenizer = open_tokenizer(kept) if resumed else _tokenizer(recipe, source, train)  # type: ignore[arg-type]
     family = recipe.model.family if source is None else source.family
-    objective = make_objective(recipe, train, family)
+    if source is not None:
+        check_kind(source, recipe.objective.kind)
+    objective = make_objective(recipe, train, family, start_token_id=_start_token_id(recipe, source, tokenizer))
     model: Model
     if source is None:
-        model = new_model(_new_config(recipe, objective, tokenizer), seed=recipe.train.seed)
+        model = new_model(new_config(recipe.model, objective.heads(), tokenizer), seed=recipe.train.seed)
     else:
         # Only heads that are missing, or whose labels differ, are made anew.
         have = source.config
         check_heads(source, objective)
         wanted = {name: head for name, head in objective.heads().items() if not _fits(getattr(have, name, None), head)}
         model = open_checkpoint(source.folder, add_heads=wanted, seed=recipe.train.seed).model
-    check_fit(model, tokenizer, family, max_length=recipe.objective.max_length)
+    check_fit(model, tokenizer, family, objective, max_length=recipe.objective.max_length)
     return Ready(model, tokenizer, family, objective, train, validation, source)
 
 
@@ -149,9 +146,16 @@ def read_data(recipe: Recipe) -> tuple[Records, Records | None]:
     return train, validation
 
 
-def make_objective(recipe: Recipe, train: Records, family: str) -> Objective:
-    """The objective a recipe names; labels are those of the training records, in order."""
+def make_objective(recipe: Recipe, train: Records, family: str, *, start_token_id: int | None = None) -> Objective:
+    """The objective a recipe names; labels are those of the training records, in order.
+
+    ``start_token_id`` is what a model that reads one text and writes another begins with.
+    """
     chosen = recipe.objective
+    if chosen.kind == "seq2seq":
+        assert start_token_id is not None
+        most = chosen.max_target_length or chosen.max_length
+        return SequenceToSequence(start_token_id, chosen.max_length, most, chosen.label_smoothing)
     if chosen.kind == "masked_token":
         return MaskedToken(chosen.max_length, chosen.probability, chosen.unit, chosen.sentences)
     if chosen.kind == "causal":
@@ -198,7 +202,8 @@ def _read(sources: str | Sequence[str], recipe: Recipe) -> list[dict[str, Any]]:
         if source.startswith(CORPUS):
             records += read_corpus(source.removeprefix(CORPUS))
         else:
-            records += read_records(source, text=data.text, label=data.label, pair=data.pair)
+            target = data.target if recipe.objective.kind == "seq2seq" else None
+            records += read_records(source, text=data.text, label=data.label, pair=data.pair, target=target)
     return records
 
 
@@ -208,41 +213,25 @@ def _tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records) -> Tok
         return open_tokenizer(section.open)
     texts = (text for record in train for text in texts_of(record))
     if section.train == "wordpiece":
-        return train_wordpiece(texts, section.vocabulary_size, lowercase=section.lowercase)
+        return train_wordpiece(texts, section.vocabulary_size, lowercase=section.lowercase is not False)
     if section.train == "byte_level_bpe":
         # An encoder needs the frame and the mask, whatever it is called.
-        family: Literal["gpt2", "roberta"] = "gpt2" if recipe.objective.kind == "causal" else "roberta"
+        family: Literal["gpt2", "roberta"] = "gpt2" if LEARNERS[recipe.objective.kind] == DECODERS else "roberta"
         return train_byte_level_bpe(texts, section.vocabulary_size, family=family)
+    if section.train is not None:
+        return train_pieces(texts, section.vocabulary_size, algorithm=section.train, lowercase=bool(section.lowercase))
     if source is None:
         raise UsageError("a new model needs a tokenizer: set tokenizer.open or tokenizer.train")
     return source.require_tokenizer()
 
 
-def _new_config(recipe: Recipe, objective: Objective, tokenizer: Tokenizer) -> ModelConfig:
-    sizes, is_decoder = recipe.model, recipe.model.family == "gpt2"
-    offset = (tokenizer.pad_id or 0) + 1 if sizes.family == "roberta" else 0
-    positions = LearnedPositions(sizes.max_length + offset, offset)
-    stem = TokenStemConfig(
-        vocabulary_size=tokenizer.vocabulary_size,
-        hidden_size=sizes.hidden_size,
-        positions=positions,
-        num_segments={"bert": 2, "roberta": 1}.get(sizes.family, 0),
-        norm_eps=None if is_decoder else 1e-12,
-        dropout=0.1,
-        pad_token_id=tokenizer.pad_id,
-    )
-    stack = StackConfig(
-        hidden_size=sizes.hidden_size,
-        num_layers=sizes.num_layers,
-        num_heads=sizes.num_heads,
-        mlp_size=sizes.mlp_size or 4 * sizes.hidden_size,
-        dropout=0.1,
-        attention_dropout=0.1,
-    )
-    if is_decoder:
-        stack = replace(stack, mask="causal", norm_place="pre", norm_eps=1e-5, final_norm=True, activation="gelu_tanh")
-        return DecoderConfig(stem, stack, **objective.heads())
-    return EncoderConfig(stem, stack).with_heads(**objective.heads())
+def _start_token_id(recipe: Recipe, source: Checkpoint | None, tokenizer: Tokenizer) -> int | None:
+    """What the decoder of an encoder–decoder begins with; ``None`` where the objective needs none."""
+    if recipe.objective.kind != "seq2seq":
+        return None
+    if source is None:
+        return start_token_id(tokenizer, recipe.model.family)
+    return source.config.start_token_id if isinstance(source.config, EncoderDecoderConfig) else None
 
 
 def _fits(have: Any, wanted: Any) -> bool:

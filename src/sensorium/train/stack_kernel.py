@@ -25,12 +25,21 @@ from sensorium.packed import Layout
 LINEAR = ("qkv", "output", "up", "down")
 
 
-def compile_stack(model: Any) -> None:
-    """Train a model's stack on the compiled kernels, where they can; it stays as it is elsewhere."""
-    try:
-        model.stack.kernel = CompiledStack(model.stack)
-    except OSError:
-        model.stack.kernel = None
+def compile_stacks(model: nn.Module) -> None:
+    """Train a model's stacks on the compiled kernels, where they can; one stays as it is elsewhere."""
+    for module in model.modules():
+        if isinstance(module, Stack):
+            try:
+                module.kernel = CompiledStack(module)
+            except OSError:
+                module.kernel = None
+
+
+def leave_kernels(model: nn.Module) -> None:
+    """Give a model's stacks back to torch."""
+    for module in model.modules():
+        if isinstance(module, Stack):
+            module.kernel = None
 
 
 class CompiledStack:

@@ -31,7 +31,7 @@ def validation_scores(
     if not examples:
         raise DataError("the validation data gives no examples; hold out more, or validate on another file")
     order = np.arange(len(examples))
-    batches = token_budget_batches([len(example) for example in examples], order, batch_tokens=BATCH_TOKENS)
+    batches = token_budget_batches([example.lengths for example in examples], order, batch_tokens=BATCH_TOKENS)
     model.eval()
     sums: dict[str, list[float]] = {}
     for indices in batches:

@@ -1,0 +1,85 @@
+"""Reading one text and writing another: translation, summarisation (Sutskever et al., 2014; Vaswani et al., 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sensorium.config import LanguageModelHeadConfig
+from sensorium.data.batching import Example
+from sensorium.errors import UsageError
+from sensorium.nn.cross_entropy import linear_cross_entropy
+from sensorium.objectives._base import Batch, Loss, Record, field, pack
+from sensorium.packed import Packed
+from sensorium.text import Tokenizer
+
+
+@dataclass(frozen=True)
+class SequenceToSequence:
+    """Records: ``text``, which is read, and ``target``, which is to be written. Both are framed by the tokenizer.
+
+    The decoder reads the start token and the target but for its last token, and predicts the target, end token and all
+    (teacher forcing).
+    """
+
+    start_token_id: int
+    """What the decoder begins with."""
+    max_length: int = 128
+    """Tokens kept of a text; training cuts longer ones."""
+    max_target_length: int = 128
+    label_smoothing: float = 0.0
+    """Szegedy et al., 2016, §7."""
+
+    def heads(self) -> dict[str, Any]:
+        """The language-model head of the decoder."""
+        return {"language_model": LanguageModelHeadConfig()}
+
+    def prepare(self, records: Sequence[Record], tokenizer: Tokenizer) -> list[Example]:
+        """Tokenise. Raises ``DataError`` for a record without one of its texts, ``UsageError`` without an end token."""
+        if tokenizer.eos_id is None:
+            raise UsageError(
+                "the tokenizer has no end token, so a model could not learn to stop; train one of the kind bpe"
+            )
+        texts = [str(field(record, "text", i)) for i, record in enumerate(records, 1)]
+        targets = [str(field(record, "target", i)) for i, record in enumerate(records, 1)]
+        sources = tokenizer.encode_batch(texts, max_length=self.max_length, offsets=False)
+        written = tokenizer.encode_batch(targets, max_length=self.max_target_length, offsets=False)
+        return [
+            Example(
+                np.asarray(source.token_ids, np.int32),
+                target_ids=np.asarray(_ended(target.token_ids, tokenizer.eos_id, self.max_target_length), np.int32),
+            )
+            for source, target in zip(sources, written, strict=True)
+        ]
+
+    def examples(self, prepared: list[Example], generator: np.random.Generator) -> list[Example]:
+        """The same every epoch."""
+        return prepared
+
+    def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, generator: np.random.Generator) -> Batch:
+        """Pack sources, and what the decoder reads; target: ``next`` [T] the token it is to write at each place."""
+        written = [example.target_ids for example in examples if example.target_ids is not None]
+        read = [np.concatenate([[self.start_token_id], target_ids[:-1]]) for target_ids in written]
+        following = Packed.from_sequences(written).values
+        return Batch(
+            Packed.from_sequences(read), {"next": following}, {"language_model": len(following)}, sources=pack(examples)
+        )
+
+    def losses(self, model: Any, batch: Batch) -> dict[str, Loss]:
+        """Cross-entropy of every token of the target; the vocabulary's logits are never held all at once."""
+        assert batch.sources is not None
+        hidden_states = model(batch.packed, model.encode(batch.sources))  # [T, D]
+        head = model.language_model
+        total, correct = linear_cross_entropy(
+            hidden_states, head.vocabulary.weight, head.bias, batch.targets["next"],
+            label_smoothing=self.label_smoothing,
+        )  # fmt: skip
+        return {"language_model": Loss(total, len(hidden_states), correct)}
+
+
+def _ended(token_ids: list[int], end_id: int, most: int) -> list[int]:
+    """With the end token, which some tokenizers leave out: in place of the last one where there is no room."""
+    return token_ids if token_ids[-1:] == [end_id] else [*token_ids[: most - 1], end_id]

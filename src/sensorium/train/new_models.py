@@ -1,0 +1,126 @@
+"""The config of a new model, from the sizes in a recipe: one function for each kind of family."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sensorium.config import (
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    LanguageModelHeadConfig,
+    LearnedPositions,
+    ModelConfig,
+    RotaryPositions,
+    SinusoidalPositions,
+    StackConfig,
+    TokenStemConfig,
+)
+from sensorium.errors import UsageError
+from sensorium.families.bart import FIRST_ROW
+from sensorium.text import Tokenizer
+from sensorium.train.recipe import ENCODER_DECODERS, MODERN_DECODERS, ModelSection
+
+DROPOUT = 0.1
+"""Of a new model, until ``train.dropout`` says otherwise."""
+
+
+def new_config(sizes: ModelSection, heads: dict[str, Any], tokenizer: Tokenizer) -> ModelConfig:
+    """The config of a new model of the family that ``sizes`` names, with an objective's heads."""
+    if sizes.family in ENCODER_DECODERS:
+        return _encoder_decoder(sizes, tokenizer)
+    if sizes.family in MODERN_DECODERS:
+        return _modern_decoder(sizes, tokenizer)
+    return _gpt2(sizes, heads, tokenizer) if sizes.family == "gpt2" else _encoder(sizes, heads, tokenizer)
+
+
+def start_token_id(tokenizer: Tokenizer, family: str) -> int:
+    """What a new decoder begins with: padding, as Marian's, or the end token, as BART's. Raises ``UsageError``."""
+    start = tokenizer.eos_id if family == "bart" else tokenizer.pad_id
+    if start is None:
+        raise UsageError(f"a new {family} model needs a tokenizer with an end token and a padding token")
+    return start
+
+
+def _encoder(sizes: ModelSection, heads: dict[str, Any], tokenizer: Tokenizer) -> EncoderConfig:
+    """BERT, RoBERTa or DistilBERT."""
+    offset = (tokenizer.pad_id or 0) + 1 if sizes.family == "roberta" else 0
+    stem = replace(
+        _stem(sizes, tokenizer),
+        positions=LearnedPositions(sizes.max_length + offset, offset),
+        num_segments={"bert": 2, "roberta": 1}.get(sizes.family, 0),
+        norm_eps=1e-12,
+    )
+    return EncoderConfig(stem, _stack(sizes, sizes.num_layers)).with_heads(**heads)
+
+
+def _gpt2(sizes: ModelSection, heads: dict[str, Any], tokenizer: Tokenizer) -> DecoderConfig:
+    stem = replace(_stem(sizes, tokenizer), positions=LearnedPositions(sizes.max_length))
+    stack = replace(
+        _stack(sizes, sizes.num_layers), mask="causal", norm_place="pre", norm_eps=1e-5, final_norm=True,
+        activation="gelu_tanh",
+    )  # fmt: skip
+    return DecoderConfig(stem, stack, **heads)
+
+
+def _modern_decoder(sizes: ModelSection, tokenizer: Tokenizer) -> DecoderConfig:
+    """Llama and the families that are settings of it."""
+    mlp_size = sizes.mlp_size or 8 * sizes.hidden_size // 3 // 4 * 4  # three matrices as large as two of the usual
+    kv_heads = sizes.num_kv_heads or sizes.num_heads
+    stack = StackConfig(
+        hidden_size=sizes.hidden_size,
+        num_layers=sizes.num_layers,
+        num_heads=sizes.num_heads,
+        mlp_size=mlp_size,
+        mask="causal",
+        norm_place="pre",
+        norm="rms",
+        norm_eps=1e-6,
+        final_norm=True,
+        activation="silu",
+        mlp="gated",
+        biases=frozenset({"qkv"} if sizes.family == "qwen2" else ()),
+        num_kv_heads=None if kv_heads == sizes.num_heads else kv_heads,
+        qk_norm=sizes.family == "qwen3",
+        rotary=RotaryPositions(sizes.max_length, sizes.rotary_base),
+    )
+    return DecoderConfig(replace(_stem(sizes, tokenizer), dropout=0.0), stack, LanguageModelHeadConfig(sizes.tied))
+
+
+def _encoder_decoder(sizes: ModelSection, tokenizer: Tokenizer) -> EncoderDecoderConfig:
+    """Marian: sinusoids, scaled tokens, ReLU (Vaswani et al., 2017). BART: learned positions, a norm of tokens."""
+    is_bart = sizes.family == "bart"
+    positions = (
+        LearnedPositions(sizes.max_length + FIRST_ROW, FIRST_ROW) if is_bart else SinusoidalPositions(sizes.max_length)
+    )
+    stem = replace(_stem(sizes, tokenizer), positions=positions, norm_eps=1e-5 if is_bart else None, scaled=not is_bart)
+    encoder = replace(
+        _stack(sizes, sizes.num_layers), norm_eps=1e-5, activation="gelu" if is_bart else "relu",
+    )  # fmt: skip
+    decoder = replace(
+        encoder, num_layers=sizes.decoder_layers or sizes.num_layers, mask="causal", memory_size=sizes.hidden_size
+    )
+    start = start_token_id(tokenizer, sizes.family)
+    return EncoderDecoderConfig(stem, encoder, stem, decoder, start, LanguageModelHeadConfig(bias=True))
+
+
+def _stem(sizes: ModelSection, tokenizer: Tokenizer) -> TokenStemConfig:
+    return TokenStemConfig(
+        vocabulary_size=tokenizer.vocabulary_size,
+        hidden_size=sizes.hidden_size,
+        positions=None,
+        dropout=DROPOUT,
+        pad_token_id=tokenizer.pad_id,
+    )
+
+
+def _stack(sizes: ModelSection, num_layers: int) -> StackConfig:
+    return StackConfig(
+        hidden_size=sizes.hidden_size,
+        num_layers=num_layers,
+        num_heads=sizes.num_heads,
+        mlp_size=sizes.mlp_size or 4 * sizes.hidden_size,
+        dropout=DROPOUT,
+        attention_dropout=DROPOUT,
+    )

@@ -1,0 +1,104 @@
+"""Reading one text and writing another: the loss is the one `transformers` computes, and the decoder sees no future."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from sensorium.checkpoint import open_checkpoint
+from sensorium.data.batching import token_budget_batches
+from sensorium.errors import DataError, UsageError
+from sensorium.objectives._base import Batch
+from sensorium.objectives.seq2seq import SequenceToSequence
+from sensorium.text import Tokenizer
+from sensorium.text.pieces import train_pieces
+from tests.objectives.conftest import CHINESE, ENGLISH
+
+TOKENIZER = train_pieces([*ENGLISH, CHINESE], 400)
+START = TOKENIZER.pad_id or 0
+RECORDS = [{"text": text, "target": text[::-1][:40]} for text in (*ENGLISH, CHINESE)]
+
+
+def collated(objective: SequenceToSequence) -> Batch:
+    generator = np.random.default_rng(0)
+    examples = objective.examples(objective.prepare(RECORDS, TOKENIZER), generator)
+    return objective.collate(examples, TOKENIZER, generator)
+
+
+def padded(batch: Batch, values: torch.Tensor, fill: int) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence(list(batch.packed.split(values)), batch_first=True, padding_value=fill)
+
+
+def test_the_decoder_reads_the_target_one_token_late() -> None:
+    objective = SequenceToSequence(START)
+    batch = collated(objective)
+    assert batch.sources is not None
+    assert batch.num_tokens == batch.packed.num_tokens + batch.sources.num_tokens
+    targets = [TOKENIZER.encode(record["target"]).token_ids for record in RECORDS]
+    assert all(ids[-1] == TOKENIZER.eos_id for ids in targets)
+    assert [part.tolist() for part in batch.packed.split(batch.targets["next"])] == targets
+    read = [part.tolist() for part in batch.packed.split(batch.packed.values)]
+    assert read == [[START, *ids[:-1]] for ids in targets]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_that_of_transformers(tmp_path: Path, smoothing: float) -> None:
+    sizes = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+             "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}  # fmt: skip
+    config = transformers.MarianConfig(
+        vocab_size=TOKENIZER.vocabulary_size, d_model=16, dropout=0.0, attention_dropout=0.0, init_std=0.3,
+        pad_token_id=START, decoder_start_token_id=START, eos_token_id=TOKENIZER.eos_id, scale_embedding=True, **sizes,
+        max_position_embeddings=128,
+    )  # fmt: skip
+    peer = transformers.MarianMTModel(config).eval()
+    peer.save_pretrained(tmp_path)
+    objective = SequenceToSequence(START, label_smoothing=smoothing)
+    batch = collated(objective)
+    assert batch.sources is not None
+    sources = torch.nn.utils.rnn.pad_sequence(
+        list(batch.sources.split(batch.sources.values)), batch_first=True, padding_value=START
+    )
+    real = torch.arange(sources.shape[1]) < torch.tensor(batch.sources.lengths)[:, None]
+    labels = padded(batch, batch.targets["next"], -100)
+    output = peer(input_ids=sources, attention_mask=real.long(), labels=labels)
+    expected = transformers.trainer_pt_utils.LabelSmoother(epsilon=smoothing)(output, labels)
+    model = open_checkpoint(tmp_path).model
+    loss = objective.losses(model, batch)["language_model"]
+    assert loss.count == int((labels >= 0).sum())
+    assert loss.correct == int((output.logits.argmax(-1) == labels).sum())
+    torch.testing.assert_close(loss.total / loss.count, expected, rtol=1e-5, atol=1e-5)
+    (loss.total / loss.count).backward()
+    expected.backward()
+    ours, theirs = model.encoder.stem.tokens.weight.grad, peer.get_input_embeddings().weight.grad
+    learns = torch.arange(len(ours)) != START  # as padding it learns nothing there, not even as what begins
+    torch.testing.assert_close(ours[learns], theirs[learns], rtol=1e-3, atol=1e-6)
+
+
+def test_a_long_text_is_cut_before_its_end_token() -> None:
+    objective = SequenceToSequence(START, max_length=8, max_target_length=6)
+    for example in objective.prepare(RECORDS, TOKENIZER):
+        assert example.target_ids is not None
+        assert example.lengths == (8, 6)
+        assert example.token_ids[-1] == example.target_ids[-1] == TOKENIZER.eos_id
+
+
+def test_batches_count_both_sides_and_bring_equal_sources_together() -> None:
+    lengths = [(3, 9), (5, 1), (3, 2), (5, 5), (3, 3)]
+    batches = token_budget_batches(lengths, np.arange(5), batch_tokens=18)
+    assert all(sum(sum(lengths[i]) for i in batch) <= 18 for batch in batches)
+    assert sorted(tuple(lengths[i] for i in batch) for batch in batches) == [
+        ((3, 2), (3, 3)),
+        ((3, 9), (5, 1)),
+        ((5, 5),),
+    ]
+
+
+def test_what_is_missing_is_named(tokenizer: Tokenizer) -> None:
+    with pytest.raises(DataError, match="record 1 has no 'target'"):
+        SequenceToSequence(START).prepare([{"text": "a"}], TOKENIZER)
+    with pytest.raises(UsageError, match="no end token"):
+        SequenceToSequence(0).prepare(RECORDS, tokenizer)  # WordPiece

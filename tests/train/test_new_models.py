@@ -1,0 +1,111 @@
+"""A new model of every family trains from a recipe, and what is saved opens in `transformers` and writes the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from sensorium.checkpoint import open_checkpoint
+from sensorium.infer.conditioned import Conditioned
+from sensorium.infer.generate import generate
+from sensorium.train.recipe import read_recipe
+from sensorium.train.run import run_recipe
+from tests.train.conftest import NOUNS, write_recipe
+
+GERMAN = {"room": "zimmer", "food": "essen", "staff": "personal", "view": "ausblick", "bed": "bett"}
+TRANSLATOR = """
+[model]
+family = "{family}"
+hidden_size = 32
+num_layers = 2
+decoder_layers = 1
+num_heads = 2
+max_length = 32
+[tokenizer]
+train = "bpe"
+vocabulary_size = 330
+[data]
+train = "{folder}/pairs.jsonl"
+validation_share = 0.2
+text = "en"
+target = "de"
+[objective]
+kind = "seq2seq"
+max_length = 24
+[train]
+output = "{folder}/model"
+epochs = 25
+batch_tokens = 256
+learning_rate = 5e-3
+schedule = "inverse_sqrt"
+warmup_steps = 20
+log_every = 1000
+dropout = 0.0
+attention_dropout = 0.0
+"""
+
+
+def write_translator(folder: Path, *, family: str = "marian") -> Path:
+    """A recipe for a translator of a few words, and its data."""
+    rows = []
+    for a in NOUNS:
+        for b in NOUNS:
+            for c in NOUNS:
+                rows.append({"en": f"the {a}, {b} {c}.", "de": f"{GERMAN[c]} {GERMAN[b]}: {GERMAN[a]}"})
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    path = folder / "translator.toml"
+    path.write_text(TRANSLATOR.format(folder=folder, family=family))
+    return path
+
+
+def log_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path.parent / "model.training" / "train.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("family", ["marian", "bart"])
+def test_a_translator_learns_and_writes_the_same_in_transformers(tmp_path: Path, family: str) -> None:
+    path = write_translator(tmp_path, family=family)
+    run_recipe(read_recipe(path), quiet=True)
+    assert log_of(path)[-1]["accuracy"] > 0.9
+    checkpoint = open_checkpoint(tmp_path / "model")
+    tokenizer = checkpoint.require_tokenizer()
+    texts = ["the food, bed view.", "the staff, staff room."]
+    conditioned = Conditioned(checkpoint.model, [tokenizer.encode(text).token_ids for text in texts])
+    ours = generate(conditioned, conditioned.prompts, max_new_tokens=16, eos_id=tokenizer.eos_id)
+    peer = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "model").eval()
+    reader = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path / "model")
+    inputs = reader(texts, return_tensors="pt", padding=True)
+    theirs = peer.generate(
+        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=16, do_sample=False
+    )
+    written = [tokenizer.decode(ids) for ids in ours]
+    assert written == reader.batch_decode(theirs, skip_special_tokens=True)
+    assert "personal" in written[1]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "qwen2", "qwen3"])
+def test_every_new_decoder_learns_and_opens_in_transformers(tmp_path: Path, family: str) -> None:
+    path = write_recipe(tmp_path, kind="causal")
+    shared = [] if family == "gpt2" else ["model.num_kv_heads=1", "model.rotary_base=5000"]
+    run_recipe(
+        read_recipe(path, [f"model.family={family}", "tokenizer.train=byte_level_bpe", "model.mlp_size=24", *shared]),
+        quiet=True,
+    )
+    losses = [record["loss"] for record in log_of(path) if record["kind"] == "train"]
+    assert losses[-1] < 0.95 * losses[0]
+    checkpoint = open_checkpoint(tmp_path / "model")
+    tokenizer = checkpoint.require_tokenizer()
+    ids = tokenizer.encode_plain("The room was clean.")
+    [ours] = generate(checkpoint.model, [ids], max_new_tokens=8, eos_id=tokenizer.eos_id)
+    peer = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    assert peer.config.eos_token_id == tokenizer.eos_id
+    [theirs] = peer.generate(
+        input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=8, do_sample=False,
+        pad_token_id=0,
+    )  # fmt: skip
+    assert [i for i in theirs[len(ids) :].tolist() if i != tokenizer.eos_id] == ours
