@@ -26,6 +26,8 @@ FILE_BYTES = 2**21
 """A longer source file is generated."""
 HELD_OUT = 0.08
 """Share of the packages for validation, and as many for the test."""
+DRAW = 18
+"""Which draw of the packages: one that gives each side several of them, of which none is half of it. By sizes alone."""
 STANDARD_LIBRARY = "python"
 """What the standard library is called among the packages."""
 NOT_LIBRARY = {"site-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
@@ -90,7 +92,7 @@ def summary_pair(record: Record) -> Record | None:
 
 
 def _package(record: Record) -> str:
-    return str(record["package"])
+    return f"{DRAW}:{record['package']}"
 
 
 def _within(size: int, bounds: tuple[int, int]) -> bool:
