@@ -189,17 +189,20 @@ def check_config(family: Family, raw: Mapping[str, Any], *, where: str) -> None:
         )
 
 
-def find_parts(family: Family, raw: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> frozenset[str]:
+def find_parts(
+    family: Family, raw: Mapping[str, Any], tensors: Mapping[str, Tensor] | Collection[str]
+) -> frozenset[str]:
     """Which parts ("pooler" and heads) a checkpoint has: those whose weights are there, or whose class says so.
 
-    A weight that repeats a tied one shows nothing.
+    A weight that repeats a tied one shows nothing; where only the names are known, none is taken to.
     """
     declared = {head for name in raw.get("architectures") or () for head in family.architectures.get(name, ())}
     base = base_prefix(family, tensors)
     markers = {part: marker.replace("{base}", base) for part, marker in family.markers.items()}
-    by_weight = {
-        part for part, name in markers.items() if name in tensors and not _repeats(family, name, tensors, base)
-    }
+    there = {part: name for part, name in markers.items() if name in tensors}
+    if isinstance(tensors, Mapping):
+        there = {part: name for part, name in there.items() if not _repeats(family, name, tensors, base)}
+    by_weight = set(there)
     if {"sequence", "token"} <= by_weight:
         # One published name, `classifier.weight`, serves two heads: the class tells them apart.
         by_weight.discard("sequence" if "token" in declared else "token")
