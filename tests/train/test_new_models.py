@@ -13,6 +13,7 @@ import transformers
 from sensorium.checkpoint import open_checkpoint
 from sensorium.infer.conditioned import Conditioned
 from sensorium.infer.generate import generate
+from sensorium.infer.settings import GenerationSettings
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 from tests.train.conftest import NOUNS, write_recipe
@@ -76,7 +77,9 @@ def test_a_translator_learns_and_writes_the_same_in_transformers(tmp_path: Path,
     tokenizer = checkpoint.require_tokenizer()
     texts = ["the food, bed view.", "the staff, staff room."]
     conditioned = Conditioned(checkpoint.model, [tokenizer.encode(text).token_ids for text in texts])
-    ours = generate(conditioned, conditioned.prompts, max_new_tokens=16, eos_id=tokenizer.eos_id)
+    ours = generate(
+        conditioned, conditioned.prompts, GenerationSettings(max_new_tokens=16, eos_token_id=tokenizer.eos_id)
+    )
     peer = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "model").eval()
     reader = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path / "model")
     inputs = reader(texts, return_tensors="pt", padding=True)
@@ -101,7 +104,7 @@ def test_every_new_decoder_learns_and_opens_in_transformers(tmp_path: Path, fami
     checkpoint = open_checkpoint(tmp_path / "model")
     tokenizer = checkpoint.require_tokenizer()
     ids = tokenizer.encode_plain("The room was clean.")
-    [ours] = generate(checkpoint.model, [ids], max_new_tokens=8, eos_id=tokenizer.eos_id)
+    [ours] = generate(checkpoint.model, [ids], GenerationSettings(max_new_tokens=8, eos_token_id=tokenizer.eos_id))
     peer = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
     assert peer.config.eos_token_id == tokenizer.eos_id
     [theirs] = peer.generate(

@@ -15,6 +15,7 @@ from torch import Tensor
 from sensorium.infer.branch import Alternatives, Branch, new_branch
 from sensorium.infer.decode import Decoder, go_on, last_position, start
 from sensorium.infer.filters import NEVER, apply, make_filters
+from sensorium.infer.likeliest import likeliest, log_probabilities
 from sensorium.infer.sampling import likelihoods
 from sensorium.infer.settings import GenerationSettings
 from sensorium.text import Tokenizer
@@ -91,13 +92,13 @@ def _make_candidates(settings: GenerationSettings) -> Candidates:
 
     @torch.inference_mode()
     def candidates(logits: Tensor, branches: Sequence[Branch]) -> list[list[_Candidate]]:
-        scores = apply(filters, logits.float().log_softmax(dim=-1), branches)  # [S, V]
-        best = scores.topk(min(enough, scores.shape[-1]), dim=-1)  # [S, K]
-        rows = [list(zip(*row, strict=True)) for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+        scores = apply(filters, log_probabilities(logits), branches)  # [S, V]
+        values, ids = likeliest(scores, enough)  # [S, K]
+        rows = [list(zip(*row, strict=True)) for row in zip(ids.tolist(), values.tolist(), strict=True)]
         if settings.log_probs is None:
             return [[_Candidate(token_id, value, None, []) for token_id, value in row] for row in rows]
-        own = logits.float().log_softmax(dim=-1).gather(1, best.indices).tolist()
-        alternatives = [more for _, more in likelihoods(logits, best.indices[:, 0].tolist(), settings.log_probs)]
+        own = log_probabilities(logits).gather(1, ids).tolist()
+        alternatives = [more for _, more in likelihoods(logits, ids[:, 0].tolist(), settings.log_probs)]
         return [
             [_Candidate(token_id, value, one, more) for (token_id, value), one in zip(row, ones, strict=True)]
             for row, ones, more in zip(rows, own, alternatives, strict=True)

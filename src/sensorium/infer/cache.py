@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 
 import torch
@@ -87,6 +88,7 @@ class PagedCache:
         if num_pages is None:
             num_pages = num_sequences * pages_of(capacity)
         self.keys, self.values = new_pages(config, config.kv_heads, num_pages, dtype)
+        self._head_size = config.head_size
         self.lengths = [0] * num_sequences
         self._before = list(self.lengths)
         self._pages: list[list[int]] = [[] for _ in self.lengths]
@@ -117,12 +119,24 @@ class PagedCache:
         for pages in old:
             for page in pages:
                 self._release(page)
+        copies = []
         for n, pages in enumerate(self._pages):  # two sequences can't both write into one page
             if self.lengths[n] % PANEL and self._uses[pages[-1]] > 1:
-                copy = self._take()
-                self.keys[:, copy], self.values[:, copy] = self.keys[:, pages[-1]], self.values[:, pages[-1]]
+                copies.append((pages[-1], self._take(), self.lengths[n] % PANEL))
                 self._release(pages[-1])
-                pages[-1] = copy
+                pages[-1] = copies[-1][1]
+        if copies:
+            self._copy(copies)
+
+    def _copy(self, copies: Sequence[tuple[int, int, int]]) -> None:
+        """Pages (from, to) with so many tokens in them."""
+        layers, _, heads, units, _ = self.keys.shape
+        table, lengths = page_table(self._pages), torch.tensor(self.lengths)
+        struct, places = pages_struct(self.keys, self.values, table, lengths), torch.tensor(copies)
+        native.library().sensorium_copy_pages(
+            ctypes.byref(struct), native.pointer(places), len(copies), layers, heads, self._head_size,
+            self._head_size // units, torch.get_num_threads(),
+        )  # fmt: skip
 
     def _take(self) -> int:
         if not self._free:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sensorium.infer.branch import Alternatives, Branch
 from sensorium.infer.filters import apply, make_filters, make_warpers
+from sensorium.infer.likeliest import likeliest, log_probabilities
 from sensorium.infer.settings import GenerationSettings
 
 Sampler = Callable[[Tensor, Sequence[Branch], Sequence[torch.Generator]], Tensor]
@@ -23,7 +24,7 @@ def make_sampler(settings: GenerationSettings) -> Sampler:
     """The function that chooses the next tokens: the likeliest, or drawn by their probability."""
     filters = make_filters(settings)
     if not settings.do_sample:
-        return lambda logits, branches, generators: _likeliest(apply(filters, logits, branches))
+        return lambda logits, branches, generators: likeliest(apply(filters, logits, branches), 1)[1][:, 0]
     filters += make_warpers(settings)
 
     def sample(logits: Tensor, branches: Sequence[Branch], generators: Sequence[torch.Generator]) -> Tensor:
@@ -50,16 +51,8 @@ def likelihoods(logits: Tensor, chosen: Sequence[int], most: int) -> list[tuple[
 
     ``logits`` [S, V] are the model's own: what filters and sampling make of them is not in these figures.
     """
-    scores = logits.float().log_softmax(dim=-1)  # [S, V]
+    scores = log_probabilities(logits)  # [S, V]
     own = scores.gather(1, torch.tensor(chosen, device=scores.device)[:, None])[:, 0].tolist()
-    best = scores.topk(min(most, scores.shape[-1]), dim=-1)  # [S, most]
-    rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    alternatives = [list(zip(ids, values, strict=True)) for ids, values in rows]
+    values, ids = likeliest(scores, most)  # [S, most]
+    alternatives = [list(zip(*row, strict=True)) for row in zip(ids.tolist(), values.tolist(), strict=True)]
     return list(zip(own, alternatives, strict=True))
-
-
-def _likeliest(logits: Tensor) -> Tensor:
-    """[S, V] → [S]. On a CPU by numpy, several times as fast as torch over a long row."""
-    if logits.is_cuda:
-        return logits.argmax(dim=-1)
-    return torch.from_numpy(logits.detach().numpy().argmax(axis=-1))

@@ -184,6 +184,11 @@ def library() -> ctypes.CDLL:
     found.sensorium_linear.argtypes = [c_int64, POINTER(Linear), c_void_p, c_int64, c_void_p, c_int64]
     found.sensorium_memory.argtypes = [c_int64, POINTER(Stack), c_void_p, c_void_p, c_int64, POINTER(Cache), c_int64]
     found.sensorium_memory.restype = None
+    found.sensorium_log_softmax.argtypes = [c_void_p, c_int64, c_int64, c_void_p, c_int64]
+    found.sensorium_most.argtypes = [c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_int64]
+    found.sensorium_copy_pages.argtypes = [POINTER(Cache), c_void_p, *[c_int64] * 6]
+    for between in (found.sensorium_log_softmax, found.sensorium_most, found.sensorium_copy_pages):
+        between.restype = None
     found.sensorium_stem.argtypes = [POINTER(Stem), c_void_p, c_void_p, c_void_p, c_int64, c_void_p, c_int64]
     found.sensorium_stem.restype = None
     found.sensorium_read.argtypes = [c_void_p, c_int64, c_int64]
