@@ -24,12 +24,11 @@ from sensorium.gguf import read_gguf
 from sensorium.models.build import Model, build, initialise
 from sensorium.sentence import SentenceSettings, read_sentence_settings, write_sentence_settings
 from sensorium.storage import atomic_folder, read_object, read_tensors, write_json, write_weights
-from sensorium.text import Tokenizer, open_tokenizer
+from sensorium.text import TOKENIZER_FILES, Tokenizer, open_tokenizer
 from sensorium.text.gguf import tokenizer_from_gguf
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 GGUF = ".gguf"
-HUB_FILES = ("*.json", "*.txt", "*.safetensors", "*/config.json")
+HUB_FILES = ("*.json", "*.txt", "*.model", "*.spm", "*.safetensors", "*/config.json")
 GENERATION_FILE = "generation_config.json"
 GENERATION_KEYS = (
     "eos_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids",

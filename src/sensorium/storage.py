@@ -128,14 +128,22 @@ def read_text(
     path: str | Path, *, max_bytes: int = MAX_JSON_BYTES, error: type[SensoriumError] = CheckpointError
 ) -> str:
     """A whole UTF-8 file. Raises ``error`` when it is missing, too large or not UTF-8."""
+    try:
+        return read_bytes(path, max_bytes=max_bytes, error=error).decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise error(f"{path}: not UTF-8 at byte {problem.start:,}; convert the file to UTF-8") from problem
+
+
+def read_bytes(
+    path: str | Path, *, max_bytes: int = MAX_JSON_BYTES, error: type[SensoriumError] = CheckpointError
+) -> bytes:
+    """A whole file. Raises ``error`` when it is missing or too large."""
     path = Path(path)
     try:
         size = path.stat().st_size
         if size > max_bytes:
             raise error(f"{path}: {size:,} bytes; at most {max_bytes:,} are read")
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        raise error(f"{path}: not UTF-8 at byte {problem.start:,}; convert the file to UTF-8") from problem
+        return path.read_bytes()
     except OSError as problem:
         raise error(f"{path}: {problem.strerror or problem}") from problem
 

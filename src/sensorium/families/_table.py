@@ -189,36 +189,16 @@ def check_config(family: Family, raw: Mapping[str, Any], *, where: str) -> None:
         )
 
 
-def find_parts(
-    family: Family, raw: Mapping[str, Any], tensors: Mapping[str, Tensor] | Collection[str]
-) -> frozenset[str]:
-    """Which parts ("pooler" and heads) a checkpoint has: those whose weights are there, or whose class says so.
-
-    A weight that repeats a tied one shows nothing; where only the names are known, none is taken to.
-    """
+def find_parts(family: Family, raw: Mapping[str, Any], names: Collection[str]) -> frozenset[str]:
+    """Which parts ("pooler" and heads) a checkpoint has: those whose weights are there, or whose class says so."""
     declared = {head for name in raw.get("architectures") or () for head in family.architectures.get(name, ())}
-    base = base_prefix(family, tensors)
-    markers = {part: marker.replace("{base}", base) for part, marker in family.markers.items()}
-    there = {part: name for part, name in markers.items() if name in tensors}
-    if isinstance(tensors, Mapping):
-        there = {part: name for part, name in there.items() if not _repeats(family, name, tensors, base)}
-    by_weight = set(there)
+    base = base_prefix(family, names)
+    by_weight = {part for part, marker in family.markers.items() if marker.replace("{base}", base) in names}
     if {"sequence", "token"} <= by_weight:
         # One published name, `classifier.weight`, serves two heads: the class tells them apart.
         by_weight.discard("sequence" if "token" in declared else "token")
     weightless = {head for head in declared if head not in family.markers}  # a tied head has no weight of its own
     return frozenset(by_weight | weightless)
-
-
-def _repeats(family: Family, name: str, tensors: Mapping[str, Tensor], base: str) -> bool:
-    """Whether a weight is a copy of a tied one that the file has too."""
-    originals = {copy.replace("{base}", base): original for copy, original in family.copies.items()}
-    published = [
-        rule.theirs[0].replace("{base}", base)
-        for rule in family.rules
-        if rule.ours == originals.get(name) and rule.theirs[0] != name
-    ]
-    return any(other in tensors and torch.equal(tensors[name], tensors[other]) for other in published)
 
 
 def architecture(family: Family, heads: Collection[str]) -> str:

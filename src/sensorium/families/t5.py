@@ -180,7 +180,6 @@ FAMILY = Family(
     # A table that old files have, and that nothing was ever added from.
     ignored=("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",),
     copies={
-        "lm_head.weight": "encoder.stem.tokens.weight",
         "encoder.embed_tokens.weight": "encoder.stem.tokens.weight",
         "decoder.embed_tokens.weight": "encoder.stem.tokens.weight",
     },

@@ -15,9 +15,16 @@ from typing import Any
 
 import tokenizers
 
-from sensorium.errors import CheckpointError, UsageError
-from sensorium.storage import read_object, read_text, write_json, write_text
-from sensorium.text.opening import byte_level_bpe, conventional, guarded, special_tokens, word_piece
+from sensorium.errors import CheckpointError, UsageError, nearest
+from sensorium.storage import read_object, read_text, write_bytes, write_json, write_text
+from sensorium.text.numbered import SOURCE, open_marian
+from sensorium.text.opening import Opened, byte_level_bpe, conventional, guarded, special_tokens, word_piece
+from sensorium.text.published import FORMS, LANGUAGES, add_listed, framed, language_frame
+
+PIECES = {SOURCE: open_marian, **FORMS}
+"""The SentencePiece model of a folder → what opens it."""
+TOKENIZER_FILES = ("tokenizer.json", *PIECES, "vocab.txt", "vocab.json")
+"""What a folder's tokenizer is opened from: the first of them that is there."""
 
 ABSURD_LENGTH = 10**9
 """``transformers`` writes 10^30 for "no limit"."""
@@ -73,14 +80,27 @@ class Tokenizer:
     """A ``tokenizers.Tokenizer`` with the names of its special tokens."""
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, special_tokens: Mapping[str, str], config: Mapping[str, Any]
+        self,
+        backend: Any,
+        special_tokens: Mapping[str, str],
+        config: Mapping[str, Any],
+        *,
+        target: Tokenizer | None = None,
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
-        """``special_tokens`` maps ``cls_token`` … to their text; ``config`` is ``tokenizer_config.json``."""
+        """``special_tokens`` maps ``cls_token`` … to their text; ``config`` is ``tokenizer_config.json``.
+
+        ``target`` is the tokenizer of what a model writes, where it is another; ``files`` are saved in place of
+        ``tokenizer.json``, where that can't say what ``backend`` does.
+        """
         backend.no_padding()
         backend.no_truncation()
         self.backend = backend
         self.special_tokens = dict(special_tokens)
         self.config = dict(config)
+        self.target = self if target is None else target
+        """What encodes and decodes the texts that a model writes: this one, as a rule."""
+        self.files = dict(files or {})
         limit = config.get("model_max_length")
         usable = isinstance(limit, int | float) and 0 < limit < ABSURD_LENGTH
         self.max_length: int | None = int(limit) if usable and limit is not None else None
@@ -189,9 +209,27 @@ class Tokenizer:
         return [Encoding.read(window) for window in (first, *first.overflowing)]
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """Token ids → text."""
-        text: str = self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        """Token ids that a model wrote → text."""
+        text: str = self.target.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         return text
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that texts are marked with, for tokenizers that frame them so (mBART)."""
+        return LANGUAGES.get(str(self.config.get("tokenizer_class")), ())
+
+    @contextmanager
+    def in_language(self, language: str) -> Iterator[None]:
+        """Within: texts are framed as of this language. Raises ``UsageError`` for one that the model does not know."""
+        if language not in self.languages:
+            hint = nearest(language, self.languages) or f"; known are {', '.join(self.languages) or 'none'}"
+            raise UsageError(f"{language!r} is not a language of this tokenizer{hint}")
+        before = self.backend.post_processor
+        framed(self.backend, *language_frame(self.config["tokenizer_class"], language), where="this tokenizer")
+        try:
+            yield
+        finally:
+            self.backend.post_processor = before
 
     @contextmanager
     def specials_as_text(self) -> Iterator[None]:
@@ -216,16 +254,23 @@ class Tokenizer:
     # --- saving ---
 
     def save(self, folder: str | Path) -> None:
-        """Write ``tokenizer.json``, ``tokenizer_config.json`` and ``special_tokens_map.json``."""
+        """Write ``tokenizer.json``, ``tokenizer_config.json`` and ``special_tokens_map.json``.
+
+        Where a ``tokenizer.json`` can't say what this one does, the files that it was opened from are written.
+        """
         folder = Path(folder)
-        write_text(folder / "tokenizer.json", self.backend.to_str(pretty=True))
+        for name, data in self.files.items():
+            write_bytes(folder / name, data)
+        if not self.files:
+            write_text(folder / "tokenizer.json", self.backend.to_str(pretty=True))
         config = {"tokenizer_class": "PreTrainedTokenizerFast", **self.config, **self.special_tokens}
         write_json(folder / "tokenizer_config.json", config)
         write_json(folder / "special_tokens_map.json", self.special_tokens)
 
 
 def open_tokenizer(folder: str | Path) -> Tokenizer:
-    """Open ``tokenizer.json``, else ``vocab.txt`` (WordPiece), else ``vocab.json`` + ``merges.txt`` (byte-level BPE).
+    """Open ``tokenizer.json``, else a SentencePiece model, ``vocab.txt`` (WordPiece), or ``vocab.json`` with
+    ``merges.txt`` (byte-level BPE).
 
     Raises ``CheckpointError`` naming the file that is missing or broken.
     """
@@ -237,6 +282,8 @@ def open_tokenizer(folder: str | Path) -> Tokenizer:
         path = folder / "tokenizer.json"
         text = read_text(path)
         backend = guarded(lambda: tokenizers.Tokenizer.from_str(text), where=path)
+    elif found := [name for name in PIECES if (folder / name).is_file()]:
+        return _of_pieces(folder / found[0], config, named)
     elif (folder / "vocab.txt").is_file():
         path = folder / "vocab.txt"
         backend = guarded(lambda: word_piece(path, config, named), where=path)
@@ -244,8 +291,19 @@ def open_tokenizer(folder: str | Path) -> Tokenizer:
         path = folder / "vocab.json"
         backend = guarded(lambda: byte_level_bpe(folder, config), where=path)
     else:
-        raise CheckpointError(f"{folder}: no tokenizer.json, no vocab.txt, no vocab.json with merges.txt")
+        raise CheckpointError(f"{folder}: none of {', '.join(TOKENIZER_FILES)}")
     return Tokenizer(backend, named or conventional(backend), config)
+
+
+def _of_pieces(path: Path, config: Mapping[str, Any], named: Mapping[str, str]) -> Tokenizer:
+    """The tokenizer of a SentencePiece model, as its published form has it."""
+    opened: Opened = guarded(lambda: PIECES[path.name](path, config), where=path)
+    if not opened.files:
+        guarded(lambda: add_listed(opened.backend, path.parent, config), where=path)
+    names = {**opened.special_tokens, **named}
+    known = {name: token for name, token in names.items() if opened.backend.token_to_id(token) is not None}
+    target = None if opened.target is None else Tokenizer(opened.target, known, opened.config)
+    return Tokenizer(opened.backend, known, opened.config, target=target, files=opened.files)
 
 
 def _text(text: Any) -> str:

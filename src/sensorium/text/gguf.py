@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from sensorium.errors import CheckpointError
 from sensorium.text import Tokenizer
 from sensorium.text.opening import guarded
+from sensorium.text.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, merges_by_score
 
 KEYS = frozenset(
     "model pre tokens token_type scores merges added_tokens bos_token_id eos_token_id eot_token_id eom_token_id "
@@ -33,8 +34,6 @@ SPECIALS = {
 }  # fmt: skip
 MAX_TOKEN = 1024
 """Characters: those of published vocabularies have 256 at most."""
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-"""``tokenizer.ggml.token_type``."""
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -142,7 +141,7 @@ def _sentencepiece(said: Mapping[str, Any], tokens: list[str], types: list[int],
     backend = tokenizers.Tokenizer(
         models.BPE(
             vocabulary,
-            _merges_by_score(vocabulary, scores, types),
+            merges_by_score(vocabulary, scores, types),
             unk_token=tokens[unknown] if type(unknown) is int and 0 <= unknown < len(tokens) else None,
             fuse_unk=True,
             byte_fallback=BYTE in types,
@@ -155,18 +154,6 @@ def _sentencepiece(said: Mapping[str, Any], tokens: list[str], types: list[int],
         joins.append(decoders.Strip(" ", 1, 0))
     backend.normalizer, backend.decoder = normalizers.Sequence(spaces), decoders.Sequence(joins)
     return backend
-
-
-def _merges_by_score(vocabulary: Mapping[str, int], scores: list[float], types: list[int]) -> list[tuple[str, str]]:
-    """Every pair of pieces that makes a piece, best score first. Control and byte tokens are no pieces of text."""
-    pieces = {token for token, number in vocabulary.items() if types[number] in (NORMAL, USER_DEFINED)}
-    merges = [
-        (-scores[vocabulary[piece]], vocabulary[piece], cut, piece)
-        for piece in pieces
-        for cut in range(1, len(piece))
-        if piece[:cut] in pieces and piece[cut:] in pieces
-    ]
-    return [(piece[:cut], piece[cut:]) for *_, cut, piece in sorted(merges)]
 
 
 def _frame(backend: tokenizers.Tokenizer, said: Mapping[str, Any], named: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ vocabularies."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,20 @@ CONVENTIONS: tuple[Mapping[str, str], ...] = (
     {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"},
 )  # fmt: skip
 """BERT's, RoBERTa's and GPT-2's names, for files that do not say theirs."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a published form of tokenizer files says."""
+
+    backend: Any
+    special_tokens: Mapping[str, str]
+    """For files that do not say theirs."""
+    config: Mapping[str, Any]
+    target: Any = None
+    """The backend of the texts that are written, where it is another."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """What is saved in place of ``tokenizer.json``, where that can't say it."""
 
 
 def special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
