@@ -23,13 +23,14 @@ from sensorium.families.gguf import published_config, published_name, published_
 from sensorium.gguf import read_gguf
 from sensorium.models.build import Model, build, initialise
 from sensorium.sentence import SentenceSettings, read_sentence_settings, write_sentence_settings
-from sensorium.storage import atomic_folder, read_object, read_tensors, write_json, write_weights
+from sensorium.storage import atomic_folder, read_object, read_tensors, write_json, write_text, write_weights
 from sensorium.text import Tokenizer, open_tokenizer
+from sensorium.text.chat import JINJA_FILE, chosen_template, read_chat_template
 from sensorium.text.gguf import tokenizer_from_gguf
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 GGUF = ".gguf"
-HUB_FILES = ("*.json", "*.txt", "*.safetensors", "*/config.json")
+HUB_FILES = ("*.json", "*.jinja", "*.txt", "*.safetensors", "*/config.json")
 GENERATION_FILE = "generation_config.json"
 GENERATION_KEYS = (
     "eos_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids",
@@ -56,11 +57,22 @@ class Checkpoint:
     """``config.json`` as it was read, or as a GGUF file's metadata says it."""
     generation: Mapping[str, Any] = field(default_factory=dict)
     """``generation_config.json`` as it was read: how its makers would have it write (``infer.settings``)."""
+    chat_template: str | None = None
+    """How a chat is written for this model: a Jinja template (``text.chat``)."""
 
     @property
     def config(self) -> ModelConfig:
         """The model's config."""
         return self.model.config
+
+    def require_chat_template(self) -> str:
+        """The chat template. Raises ``CheckpointError`` when there is none."""
+        if self.chat_template is None:
+            raise CheckpointError(
+                f"{self.folder}: no chat template ({JINJA_FILE}, or in tokenizer_config.json); give it a text to go on "
+                "from instead of messages"
+            )
+        return self.chat_template
 
     def require_tokenizer(self) -> Tokenizer:
         """The tokenizer. Raises ``CheckpointError`` when the folder has none."""
@@ -100,7 +112,8 @@ def open_checkpoint(
             f"{config.stem.vocabulary_size:,}; they do not belong together"
         )
     generation = _read_generation(folder if file is None else None, found.raw)
-    return Checkpoint(model, tokenizer, family.name, where, untrained, found.sentence, found.raw, generation)
+    template = found.chat_template
+    return Checkpoint(model, tokenizer, family.name, where, untrained, found.sentence, found.raw, generation, template)
 
 
 def save_checkpoint(
@@ -111,6 +124,7 @@ def save_checkpoint(
     family: str,
     sentence: SentenceSettings | None = None,
     generation: Mapping[str, Any] | None = None,
+    chat_template: str | None = None,
 ) -> None:
     """Save a model in its family's published form, whole or not at all.
 
@@ -126,6 +140,8 @@ def save_checkpoint(
         write_json(temporary / "config.json", config)
         if tokenizer is not None:
             tokenizer.save(temporary)
+        if chat_template is not None:
+            write_text(temporary / JINJA_FILE, chat_template)
         if sentence is not None:
             write_sentence_settings(temporary, sentence, hidden_size=model.config.stack.hidden_size)
         if generation:
@@ -212,11 +228,13 @@ class _Found:
     tensors: Callable[[], Mapping[str, Tensor]]
     tokenizer: Callable[[], Tokenizer | None]
     sentence: SentenceSettings | None = None
+    chat_template: str | None = None
 
 
 def _read_folder(folder: Path) -> _Found:
     tensors = read_tensors(folder)
     there = any((folder / name).is_file() for name in TOKENIZER_FILES)
+    path = folder / "tokenizer_config.json"
     return _Found(
         path=folder / "config.json",
         raw=read_object(folder / "config.json"),
@@ -224,6 +242,7 @@ def _read_folder(folder: Path) -> _Found:
         tensors=lambda: tensors,
         tokenizer=lambda: open_tokenizer(folder) if there else None,
         sentence=read_sentence_settings(folder),
+        chat_template=read_chat_template(folder, read_object(path) if path.is_file() else {}),
     )
 
 
@@ -237,6 +256,7 @@ def _read_gguf(path: Path, dtype: torch.dtype) -> _Found:
         names={published_name(name) or name for name in file.tensors},
         tensors=lambda: dict(published_tensors(file, config, dtype)),
         tokenizer=lambda: tokenizer_from_gguf(file.metadata, where=path) if has_tokenizer else None,
+        chat_template=chosen_template(file.metadata.get("tokenizer.chat_template"), where=path),
     )
 
 

@@ -104,11 +104,7 @@ def published_config(file: GGUFFile) -> dict[str, Any]:
         config["mlp_bias"] = "blk.0.ffn_up.bias" in file.tensors
     else:
         config["use_sliding_window"] = False
-    for name, token in (("bos", "bos_token_id"), ("eos", "eos_token_id"), ("padding", "pad_token_id")):
-        token_id = file.metadata.get(f"tokenizer.ggml.{name}_token_id")
-        if type(token_id) is int and token_id < table.shape[0]:
-            config[token] = token_id
-    return config
+    return {**config, **_ends(file.metadata, table.shape[0])}
 
 
 def published_tensors(file: GGUFFile, config: Mapping[str, Any], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
@@ -188,6 +184,22 @@ def _check_keys(file: GGUFFile) -> str:
                 "model computes"
             )
     return architecture
+
+
+def _ends(metadata: Mapping[str, Any], vocabulary_size: int) -> dict[str, Any]:
+    """The tokens of beginnings, ends and nothing; a text ends, a turn ends, and a message does where tools are called."""
+    found = {
+        name: token_id
+        for name in ("bos", "eos", "eot", "eom", "padding")
+        if type(token_id := metadata.get(f"tokenizer.ggml.{name}_token_id")) is int and token_id < vocabulary_size
+    }
+    ends = [*dict.fromkeys(found[name] for name in ("eos", "eot", "eom") if name in found)]
+    said = {
+        "bos_token_id": found.get("bos"),
+        "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None),
+        "pad_token_id": found.get("padding"),
+    }
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _scaling(file: GGUFFile, own: Mapping[str, Any], where: str, head_size: int) -> dict[str, Any] | None:
