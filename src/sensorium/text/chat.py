@@ -24,6 +24,8 @@ from sensorium.worker import Limits, Worker
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
 """A role is the template's word, not a person's: some templates make a special token of it."""
 MAX_TEMPLATE_BYTES = 2**20
+_PRIVATE, _MOST = 0xE000, 0x1000
+"""Characters without a meaning, of which stand-ins are made."""
 JINJA_FILE = "chat_template.jinja"
 
 _render = Worker(render, what="the chat template", limits=Limits(seconds=5.0, memory=128 * 2**20))
@@ -71,22 +73,32 @@ def encode_chat(
     *,
     tools: Sequence[Mapping[str, Any]] | None = None,
     add_generation_prompt: bool = False,
+    continue_final: bool = False,
     variables: Mapping[str, Any] | None = None,
 ) -> list[int]:
     """Token ids of a chat: those of ``transformers``, but for special tokens written out in messages: they are text.
 
-    Raises what ``render_chat`` raises.
+    ``continue_final`` ends the text within the last message, so that it can be gone on with. Raises what
+    ``render_chat`` raises.
     """
     special = _SpecialTexts(tokenizer)
     stand_ins = _StandIns(special)
+    guarded = [_guarded(message, stand_ins) for message in check_messages(messages)]
+    end = "".join(chr(_PRIVATE + secrets.randbelow(_MOST)) for _ in range(8))
+    if continue_final:
+        guarded[-1]["content"] = _text_of(guarded[-1]) + end
     text = render_chat(
         template,
-        [_guarded(message, stand_ins) for message in check_messages(messages)],
+        guarded,
         tokenizer=tokenizer,
         tools=None if tools is None else [_replaced(tool, stand_ins) for tool in tools],
-        add_generation_prompt=add_generation_prompt,
+        add_generation_prompt=add_generation_prompt and not continue_final,
         variables=None if variables is None else _replaced(variables, stand_ins),
     )
+    if continue_final:
+        text, found, _ = text.rpartition(end)
+        if not found:
+            raise UsageError("the last message can't be gone on with: the chat template leaves it out")
     if not stand_ins.texts:
         return tokenizer.encode_plain(text)
     ids: list[int] = []
@@ -142,6 +154,13 @@ def chosen_template(said: Any, *, where: Path) -> str | None:
     return said
 
 
+def _text_of(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if not isinstance(content, str):
+        raise UsageError("only a last message whose content is a text can be gone on with")
+    return content
+
+
 # --- people's words and the template's -------------------------------------------------------------------------------
 
 
@@ -181,7 +200,7 @@ class _StandIns:
 
     special: _SpecialTexts
     texts: list[str] = field(default_factory=list)
-    word: str = field(default_factory=lambda: "".join(chr(0xE000 + secrets.randbelow(0x1000)) for _ in range(8)))
+    word: str = field(default_factory=lambda: "".join(chr(_PRIVATE + secrets.randbelow(_MOST)) for _ in range(8)))
 
     def replaced(self, text: str) -> str:
         """Special texts give way, and so do the ends of a text that the template's words could make whole."""
@@ -202,14 +221,14 @@ class _StandIns:
 
     def restored(self, text: str) -> str:
         """The words as people wrote them."""
-        return re.sub(f"{self.word}([\ue000-\uf8ff])", lambda match: self.texts[ord(match[1]) - 0xE000], text)
+        return re.sub(f"{self.word}([\ue000-\uefff])", lambda match: self.texts[ord(match[1]) - _PRIVATE], text)
 
     def _for(self, text: str) -> str:
         if text not in self.texts:
-            if len(self.texts) == 0x1000:
-                raise UsageError("the messages hold more than 4,096 different pieces of special tokens")
+            if len(self.texts) == _MOST:
+                raise UsageError(f"the messages hold more than {_MOST:,} different pieces of special tokens")
             self.texts.append(text)
-        return f"{self.word}{chr(0xE000 + self.texts.index(text))}"
+        return f"{self.word}{chr(_PRIVATE + self.texts.index(text))}"
 
 
 def _guarded(message: Mapping[str, Any], stand_ins: _StandIns) -> dict[str, Any]:
