@@ -98,6 +98,13 @@ def test_sentence_settings_survive_the_round_trip(folder: Path, tmp_path: Path) 
     assert open_checkpoint(tmp_path / "s").sentence == settings
 
 
+def test_a_chat_template_survives_the_round_trip(folder: Path, tmp_path: Path) -> None:
+    assert open_checkpoint(folder).chat_template is None
+    template = "{% for message in messages %}<{{ message.role }}> {{ message.content }}\n{% endfor %}"
+    save_checkpoint(tmp_path / "c", open_checkpoint(folder).model, None, family="bert", chat_template=template)
+    assert open_checkpoint(tmp_path / "c").chat_template == template
+
+
 CONFIG_ATTACKS: dict[str, tuple[dict[str, Any], str]] = {
     "wrong family": ({"model_type": "bort"}, "'bort', which is not a known family .*did you mean 'bert'"),
     "no family": ({"model_type": None}, "model_type is None"),

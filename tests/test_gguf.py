@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,28 @@ def test_a_damaged_scale_is_named(tmp_path: Path) -> None:
     path.write_bytes(whole(tensors=[tensor("w", [32], kind=8)], data=b"\xff\x7f" + bytes(range(32)) + bytes(30)))
     with pytest.raises(CheckpointError, match="'w' holds 32 NaN or infinite values"):
         ours.read_gguf(path).tensor("w")
+
+
+QUANTISED = {number: entry for number, entry in ours.TYPES.items() if entry[1] > 1}
+
+
+@pytest.mark.parametrize("number", QUANTISED, ids=lambda number: QUANTISED[number][0])
+def test_every_type_is_dequantised_as_llama_cpp_does(tmp_path: Path, number: int) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp")
+    name, weights, size = QUANTISED[number]
+    folder = Path(llama_cpp.__file__).parent / "lib"
+    library = ctypes.CDLL(str(folder / "libggml-base.so"))
+    kind, _, variant = name.lower().partition("_k")
+    dequantise = getattr(library, f"dequantize_row_{name.lower() if kind == name.lower() else f'{kind}_K{variant}'}")
+    blocks = numpy.random.default_rng(number).integers(0, 256, (400, size), numpy.uint8)
+    expected = numpy.empty((400, weights), numpy.float32)
+    dequantise(
+        blocks.ctypes.data_as(ctypes.c_void_p), expected.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(400 * weights)
+    )
+    sound = numpy.isfinite(expected).all(1)  # bytes at random may be a scale that is no number
+    assert sound.sum() > 100
+    blocks, expected = blocks[sound], expected[sound]
+    data = blocks.tobytes() + bytes(-blocks.size % 32)
+    path = tmp_path / "model.gguf"
+    path.write_bytes(whole(tensors=[tensor("w", [weights, len(blocks)], number)], data=data))
+    numpy.testing.assert_allclose(ours.read_gguf(path).tensor("w").numpy(), expected, rtol=1e-6)

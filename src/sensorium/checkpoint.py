@@ -7,7 +7,7 @@ checkpoint is untrusted: it is checked whole before anything of its size is allo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,17 @@ from sensorium.config import EncoderConfig, EncoderDecoderConfig, ModelConfig, n
 from sensorium.errors import CheckpointError, UsageError
 from sensorium.families import _table, get_family
 from sensorium.families._table import Family
-from sensorium.families.gguf import published_config, published_name, published_tensors
+from sensorium.families.gguf import PublishedTensors, published_config
 from sensorium.gguf import read_gguf
 from sensorium.models.build import Model, build, initialise
 from sensorium.sentence import SentenceSettings, read_sentence_settings, write_sentence_settings
-from sensorium.storage import atomic_folder, read_object, read_tensors, write_json, write_weights
+from sensorium.storage import atomic_folder, read_object, read_tensors, write_json, write_text, write_weights
 from sensorium.text import TOKENIZER_FILES, Tokenizer, open_tokenizer
+from sensorium.text.chat import JINJA_FILE, chosen_template, read_chat_template
 from sensorium.text.gguf import tokenizer_from_gguf
 
 GGUF = ".gguf"
-HUB_FILES = ("*.json", "*.txt", "*.model", "*.spm", "*.safetensors", "*/config.json")
+HUB_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.spm", "*.safetensors", "*/config.json")
 GENERATION_FILE = "generation_config.json"
 GENERATION_KEYS = (
     "eos_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids",
@@ -55,11 +56,22 @@ class Checkpoint:
     """``config.json`` as it was read, or as a GGUF file's metadata says it."""
     generation: Mapping[str, Any] = field(default_factory=dict)
     """``generation_config.json`` as it was read: how its makers would have it write (``infer.settings``)."""
+    chat_template: str | None = None
+    """How a chat is written for this model: a Jinja template (``text.chat``)."""
 
     @property
     def config(self) -> ModelConfig:
         """The model's config."""
         return self.model.config
+
+    def require_chat_template(self) -> str:
+        """The chat template. Raises ``CheckpointError`` when there is none."""
+        if self.chat_template is None:
+            raise CheckpointError(
+                f"{self.folder}: no chat template ({JINJA_FILE}, or in tokenizer_config.json); give it a text to go on "
+                "from instead of messages"
+            )
+        return self.chat_template
 
     def require_tokenizer(self) -> Tokenizer:
         """The tokenizer. Raises ``CheckpointError`` when the folder has none."""
@@ -89,9 +101,10 @@ def open_checkpoint(
     found = _read_folder(folder) if file is None else _read_gguf(file, dtype)
     family = get_family(found.raw.get("model_type"), where=str(found.path))
     _table.check_config(family, found.raw, where=str(found.path))
-    config = _read_config(family, found.raw, found.names, found.path)
+    tensors = found.tensors()
+    config = _read_config(family, found.raw, tensors, found.path)
     where = found.path if file is not None else folder
-    model, untrained = _load_model(family, config, found.tensors(), add_heads or {}, dtype, seed, where)
+    model, untrained = _load_model(family, config, tensors, add_heads or {}, dtype, seed, where)
     tokenizer = found.tokenizer()
     if tokenizer is not None and tokenizer.vocabulary_size > config.stem.vocabulary_size:
         raise CheckpointError(
@@ -99,7 +112,8 @@ def open_checkpoint(
             f"{config.stem.vocabulary_size:,}; they do not belong together"
         )
     generation = _read_generation(folder if file is None else None, found.raw)
-    return Checkpoint(model, tokenizer, family.name, where, untrained, found.sentence, found.raw, generation)
+    template = found.chat_template
+    return Checkpoint(model, tokenizer, family.name, where, untrained, found.sentence, found.raw, generation, template)
 
 
 def save_checkpoint(
@@ -110,6 +124,7 @@ def save_checkpoint(
     family: str,
     sentence: SentenceSettings | None = None,
     generation: Mapping[str, Any] | None = None,
+    chat_template: str | None = None,
 ) -> None:
     """Save a model in its family's published form, whole or not at all.
 
@@ -125,6 +140,8 @@ def save_checkpoint(
         write_json(temporary / "config.json", config)
         if tokenizer is not None:
             tokenizer.save(temporary)
+        if chat_template is not None:
+            write_text(temporary / JINJA_FILE, chat_template)
         if sentence is not None:
             write_sentence_settings(temporary, sentence, hidden_size=model.config.stack.hidden_size)
         if generation:
@@ -207,22 +224,22 @@ class _Found:
     path: Path
     """The file that says the config."""
     raw: dict[str, Any]
-    names: Collection[str]
     tensors: Callable[[], Mapping[str, Tensor]]
     tokenizer: Callable[[], Tokenizer | None]
     sentence: SentenceSettings | None = None
+    chat_template: str | None = None
 
 
 def _read_folder(folder: Path) -> _Found:
-    tensors = read_tensors(folder)
     there = any((folder / name).is_file() for name in TOKENIZER_FILES)
+    path = folder / "tokenizer_config.json"
     return _Found(
         path=folder / "config.json",
         raw=read_object(folder / "config.json"),
-        names=tensors.keys(),
-        tensors=lambda: tensors,
+        tensors=lambda: read_tensors(folder),
         tokenizer=lambda: open_tokenizer(folder) if there else None,
         sentence=read_sentence_settings(folder),
+        chat_template=read_chat_template(folder, read_object(path) if path.is_file() else {}),
     )
 
 
@@ -233,9 +250,9 @@ def _read_gguf(path: Path, dtype: torch.dtype) -> _Found:
     return _Found(
         path=path,
         raw=config,
-        names={published_name(name) or name for name in file.tensors},
-        tensors=lambda: dict(published_tensors(file, config, dtype)),
+        tensors=lambda: PublishedTensors(file, config, dtype),
         tokenizer=lambda: tokenizer_from_gguf(file.metadata, where=path) if has_tokenizer else None,
+        chat_template=chosen_template(file.metadata.get("tokenizer.chat_template"), where=path),
     )
 
 
@@ -246,7 +263,7 @@ def _read_generation(folder: Path | None, raw: Mapping[str, Any]) -> dict[str, A
     return {name: raw[name] for name in GENERATION_KEYS if raw.get(name) is not None}
 
 
-def _read_config(family: Family, raw: Mapping[str, Any], tensors: Collection[str], path: Path) -> ModelConfig:
+def _read_config(family: Family, raw: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> ModelConfig:
     parts = _table.find_parts(family, raw, tensors)
     try:
         config = family.read_config(raw, parts)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sensorium import pipeline
+from sensorium import open_checkpoint, pipeline, save_checkpoint
 from sensorium.cli.run import as_inputs
 
 TEXTS = ["The room was clean.", "很好"]
@@ -96,3 +96,18 @@ def test_an_argument_the_task_needs_is_asked_for(call: Any, tiny_hub: Path) -> N
 )
 def test_records_become_what_the_task_takes(task: str, records: list[dict[str, str]], expected: list[Any]) -> None:
     assert list(as_inputs(task, records, question="q")) == expected
+
+
+def test_a_chat_is_answered(call: Any, tiny_hub: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    checkpoint = open_checkpoint(tiny_hub / "gpt2")
+    template = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    save_checkpoint(tmp_path / "chat", checkpoint.model, checkpoint.tokenizer, family="gpt2", chat_template=template)
+    own = ["run", "text-generation", "--model", tmp_path / "chat", "--set", "max_new_tokens=3"]
+    expected = pipeline("text-generation", tmp_path / "chat", max_new_tokens=3)("user: Hello\n")[0]["generated_text"]
+    assert call(*own, "--chat", "Hello").out.rstrip("\n") == expected.removeprefix("user: Hello\n").rstrip("\n")
+    (tmp_path / "chats.jsonl").write_text('{"messages": [{"role": "user", "content": "Hello"}]}\n')
+    whole = json.loads(call(*own, "--json", "--file", tmp_path / "chats.jsonl").out)
+    assert [message["role"] for message in whole[0]["generated_text"]] == ["user", "assistant"]
+    refused = call("run", "text-classification", "--model", tiny_hub / "reviews", "--chat", "Hello")
+    assert (refused.status, "--chat is for text-generation" in refused.err) == (2, True)

@@ -36,7 +36,8 @@ MAIN = ("label", "labels", "answer", "sequence", "generated_text", "word", "enti
 def _fields(answer: dict[str, Any]) -> str:
     """The score first, then what it is about, then the rest with names."""
     if set(answer) == {"generated_text"}:
-        return str(answer["generated_text"])
+        text = answer["generated_text"]
+        return str(text if isinstance(text, str) else text[-1]["content"])  # of a chat, the answer
     if "labels" in answer and "scores" in answer:  # zero-shot: labels and scores side by side
         ranked = zip(answer["labels"], answer["scores"], strict=True)
         return "\n".join(f"{score:.4f}  {label}" for label, score in ranked)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def info(
-    model: Annotated[str, typer.Argument(help="Checkpoint: a folder, or a name on the hub.")],
+    model: Annotated[str, typer.Argument(help="Checkpoint: a folder, a GGUF file, or a name on the hub.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Open a checkpoint, check every weight and setting, and say what it is."""
@@ -37,7 +37,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "folder": str(checkpoint.folder),
         "family": checkpoint.family,
         "parameters": sum(parameter.numel() for parameter in parameters),
-        "bytes_on_disk": sum(file.stat().st_size for file in sorted(checkpoint.folder.glob("*.safetensors"))),
+        "bytes_on_disk": sum(file.stat().st_size for file in _weights(checkpoint.folder)),
         "num_layers": config.stack.num_layers,
         "hidden_size": config.stack.hidden_size,
         "num_heads": config.stack.num_heads,
@@ -50,9 +50,15 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         },
         "tokenizer": None if tokenizer is None else f"{tokenizer.vocabulary_size:,} tokens",
         "sentence": None if sentence is None else f"{sentence.pooling} pooling" + ", normalised" * sentence.normalize,
+        "chat_template": None if checkpoint.chat_template is None else f"{len(checkpoint.chat_template):,} characters",
         "evidence": _file_name(checkpoint.folder / "EVIDENCE.md"),
     }
     return facts
+
+
+def _weights(path: Path) -> list[Path]:
+    """The files that hold the weights: a GGUF file is its own."""
+    return [path] if path.is_file() else sorted(path.glob("*.safetensors"))
 
 
 def _file_name(path: Path) -> str | None:

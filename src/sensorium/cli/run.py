@@ -17,7 +17,7 @@ from sensorium.errors import UsageError
 
 def run(
     task: Annotated[str, typer.Argument(help="text-classification, fill-mask, question-answering, …")],
-    model: Annotated[str, typer.Option(help="Checkpoint: a folder, or a name on the hub.")],
+    model: Annotated[str, typer.Option(help="Checkpoint: a folder, a GGUF file, or a name on the hub.")],
     texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="None: the lines of a pipe.")] = None,
     file: Annotated[Path | None, typer.Option(help="Records to read: txt, csv, tsv, jsonl, parquet.")] = None,
     settings: Annotated[
@@ -25,15 +25,23 @@ def run(
     ] = None,
     dtype: Annotated[str, typer.Option(help="fp32, bf16, int8, int8_weight_only or int4_weight_only.")] = "fp32",
     json: Annotated[bool, typer.Option("--json", help="Print a JSON value a line, one for each input.")] = False,
+    chat: Annotated[bool, typer.Option("--chat", help="text-generation: each text is said to an assistant.")] = False,
 ) -> None:
     """Run a task over texts. Answers come in the order of the inputs, as they are ready.
 
     Question answering reads contexts, and the question from --set question=…; next-sentence-prediction reads texts two
-    by two; sentence-similarity compares the first with all others.
+    by two; sentence-similarity compares the first with all others. Text generation goes on from a text, or answers it
+    with --chat; records of a file that hold "messages" are whole chats.
     """
     arguments = dict(map(parse_setting, settings or ()))
     question = arguments.pop("question", None) if task == "question-answering" else None
-    inputs = as_inputs(task, read_inputs(texts or [], file), question)
+    records = read_inputs(texts or [], file)
+    if chat:
+        if task != "text-generation":
+            raise UsageError(f"--chat is for text-generation; {task} has no assistant")
+        records = as_messages(records)
+        arguments = {"return_full_text": False, **arguments}
+    inputs = as_inputs(task, records, question)
 
     from sensorium.tasks import call_options, pipeline
 
@@ -75,6 +83,12 @@ def read_inputs(texts: list[str], file: Path | None) -> Iterator[Mapping[str, An
     return ({"text": line.strip()} for line in sys.stdin if line.strip())
 
 
+def as_messages(records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Texts as chats of one message; a record that is a chat stays as it is."""
+    for record in records:
+        yield record if "messages" in record else {"messages": [{"role": "user", "content": record["text"]}]}
+
+
 def as_inputs(task: str, records: Iterable[Mapping[str, Any]], question: str | None) -> Iterator[Any]:
     """What the task takes, from records."""
     if task == "question-answering":
@@ -85,6 +99,9 @@ def as_inputs(task: str, records: Iterable[Mapping[str, Any]], question: str | N
     elif task == "sentence-similarity":
         source, *others = [record["text"] for record in records]
         yield {"source_sentence": source, "sentences": others}
+    elif task == "text-generation":
+        for record in records:
+            yield record["messages"] if "messages" in record else record["text"]
     else:
         for record in records:
             yield {"text": record["text"], "text_pair": record["pair"]} if "pair" in record else record["text"]

@@ -92,7 +92,9 @@ def _renamed(row: Mapping[str, Any], names: Mapping[str, str], file: Path, numbe
 
 def _may_lack(row: Mapping[str, Any], name: str, role: str) -> bool:
     """Whether a row may do without a column: labels nobody named, and the text of records that have other fields."""
-    return (role == "label" and name == "label") or (role == "text" and bool({"tokens", "context"} & row.keys()))
+    return (role == "label" and name == "label") or (
+        role == "text" and bool({"tokens", "context", "messages"} & row.keys())
+    )
 
 
 def _check_text(value: object, key: str, file: Path, number: int) -> None:

@@ -104,34 +104,43 @@ def published_config(file: GGUFFile) -> dict[str, Any]:
         config["mlp_bias"] = "blk.0.ffn_up.bias" in file.tensors
     else:
         config["use_sliding_window"] = False
-    for name, token in (("bos", "bos_token_id"), ("eos", "eos_token_id"), ("padding", "pad_token_id")):
-        token_id = file.metadata.get(f"tokenizer.ggml.{name}_token_id")
-        if type(token_id) is int and token_id < table.shape[0]:
-            config[token] = token_id
-    return config
+    return {**config, **_ends(file.metadata, table.shape[0])}
 
 
-def published_tensors(file: GGUFFile, config: Mapping[str, Any], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor by its published name, in ``dtype``; one at a time is dequantised.
+class PublishedTensors(Mapping[str, Tensor]):
+    """The tensors by their published names, in ``dtype``: each is read and dequantised when it is asked for.
 
     ``config`` is what ``published_config`` gave. Raises ``CheckpointError`` for a tensor that has no published name.
     """
-    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
-    names = {name: published_name(name) for name in file.tensors if name != ROPE_FACTORS}
-    unknown = [name for name, published in names.items() if published is None]
-    if unknown:
-        raise CheckpointError(f"{file.path}: the tensor {unknown[0]!r} is not known for {config['model_type']}")
-    for name, published in names.items():
-        tensor = file.tensor(name)
-        part = name.split(".")[-2]
-        if config["model_type"] in PERMUTED and part in heads:
-            if tensor.shape[0] != heads[part] * config["head_dim"]:
+
+    def __init__(self, file: GGUFFile, config: Mapping[str, Any], dtype: torch.dtype) -> None:
+        self.file, self.config, self.dtype = file, config, dtype
+        self.heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+        self.names: dict[str, str] = {}
+        for name in file.tensors:
+            published = published_name(name)
+            if published is not None:
+                self.names[published] = name
+            elif name != ROPE_FACTORS:
+                raise CheckpointError(f"{file.path}: the tensor {name!r} is not known for {config['model_type']}")
+
+    def __getitem__(self, published: str) -> Tensor:
+        name = self.names[published]
+        tensor, part = self.file.tensor(name), name.split(".")[-2]
+        if self.config["model_type"] in PERMUTED and part in self.heads:
+            heads, size = self.heads[part], self.config["head_dim"]
+            if tensor.shape[0] != heads * size:
                 raise CheckpointError(
-                    f"{file.path}: {name!r} has {tensor.shape[0]} rows; {heads[part]} heads of {config['head_dim']} "
-                    "were announced"
+                    f"{self.file.path}: {name!r} has {tensor.shape[0]} rows; {heads} heads of {size} were announced"
                 )
-            tensor = unpermuted(tensor, heads[part])
-        yield str(published), tensor.to(dtype)
+            tensor = unpermuted(tensor, heads)
+        return tensor.to(self.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def published_name(name: str) -> str | None:
@@ -188,6 +197,22 @@ def _check_keys(file: GGUFFile) -> str:
                 "model computes"
             )
     return architecture
+
+
+def _ends(metadata: Mapping[str, Any], vocabulary_size: int) -> dict[str, Any]:
+    """The tokens of beginnings, ends and nothing: a text ends, a turn does, and a message before a tool is called."""
+    found = {
+        name: token_id
+        for name in ("bos", "eos", "eot", "eom", "padding")
+        if type(token_id := metadata.get(f"tokenizer.ggml.{name}_token_id")) is int and token_id < vocabulary_size
+    }
+    ends = [*dict.fromkeys(found[name] for name in ("eos", "eot", "eom") if name in found)]
+    said = {
+        "bos_token_id": found.get("bos"),
+        "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None),
+        "pad_token_id": found.get("padding"),
+    }
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _scaling(file: GGUFFile, own: Mapping[str, Any], where: str, head_size: int) -> dict[str, Any] | None:

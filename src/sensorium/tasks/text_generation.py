@@ -1,28 +1,62 @@
-"""Text generation: go on from a prompt."""
+"""Text generation: go on from a prompt, or answer in a chat."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sensorium.checkpoint import Checkpoint
+from sensorium.errors import UsageError
 from sensorium.infer.settings import GenerationSettings, settings_of
 from sensorium.infer.write import Written, write, write_stream
 from sensorium.tasks._task import require_iterable, require_text
 from sensorium.text import Tokenizer
+from sensorium.text.chat import encode_chat
+
+Messages = Sequence[Mapping[str, Any]]
+"""A conversation: ``[{"role": "user", "content": "Hello"}]``."""
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What shapes an answer beside the settings of writing."""
+
+    full: bool
+    tools: Sequence[Mapping[str, Any]] | None
+    variables: Mapping[str, Any] | None
+    go_on: bool | None
 
 
 class TextGeneration:
-    """A prompt → its continuation. A prompt longer than the model reads is refused, not cut: its end is what counts."""
+    """A prompt → its continuation; a chat → the chat with the assistant's answer.
+
+    A prompt longer than the model reads is refused, not cut: its end is what counts.
+    """
 
     def __init__(self, checkpoint: Checkpoint, batch_tokens: int) -> None:
+        self.checkpoint = checkpoint
         self.model: Any = checkpoint.model
         self.defaults = checkpoint.generation
         self.tokenizer = checkpoint.require_tokenizer()
         self.batch_tokens = batch_tokens
 
-    def __call__(self, inputs: Any, *, return_full_text: bool = True, **options: Any) -> Any:
+    def __call__(
+        self,
+        inputs: Any,
+        *,
+        return_full_text: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        continue_final_message: bool | None = None,
+        **options: Any,
+    ) -> Any:
         """``[{"generated_text"}]`` for a prompt; a list of those for a list; a stream of those for a generator.
+
+        A prompt is a text, or a chat: a list of messages, ``{"role": "user", "content": "Hello"}``, which the
+        checkpoint's chat template makes a text. ``generated_text`` of a chat is the list with the assistant's message
+        after it. The template sees ``tools`` and ``chat_template_kwargs``; special tokens written out in messages are
+        text. ``continue_final_message``: whether the last message is gone on with; ``None``: if it is the assistant's.
 
         ``return_full_text``: the prompt stands before its continuation. ``options`` are those of
         ``GenerationSettings``; the checkpoint's own (``generation_config.json``) hold where none is given. Greedy by
@@ -31,46 +65,95 @@ class TextGeneration:
         stands beside it in a list. With ``log_probs``, an answer has its ``score`` and its ``tokens`` too.
         """
         settings = settings_of(options, self.defaults)
-        if isinstance(inputs, str):
-            return self._batch([require_text(inputs, 1)], settings, return_full_text)[0]
-        stream = self._stream(require_iterable(inputs), settings, return_full_text)
+        given = _Given(return_full_text, tools, chat_template_kwargs, continue_final_message)
+        if isinstance(inputs, str) or is_chat(inputs):
+            return self._batch([inputs], settings, given)[0]
+        stream = self._stream(require_iterable(inputs), settings, given)
         return list(stream) if isinstance(inputs, list | tuple) else stream
 
-    def stream(self, prompt: str, **options: Any) -> Iterator[str]:
-        """The continuation piece by piece, as it is made."""
+    def stream(
+        self,
+        prompt: str | Messages,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        continue_final_message: bool | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
+        """The continuation of a text, or the answer in a chat, piece by piece as it is made."""
         settings = settings_of(options, self.defaults)
-        yield from write_stream(self.model, self._ids(require_text(prompt, 1)), settings, self.tokenizer)
+        given = _Given(False, tools, chat_template_kwargs, continue_final_message)
+        yield from write_stream(self.model, self._ids(prompt, 1, given), settings, self.tokenizer)
 
     def _stream(
-        self, inputs: Iterable[Any], settings: GenerationSettings, full: bool
+        self, inputs: Iterable[Any], settings: GenerationSettings, given: _Given
     ) -> Iterator[list[dict[str, Any]]]:
         """Batches of prompts whose tokens, the new ones of every branch among them, fit ``batch_tokens``."""
         branches = max(settings.num_beams, settings.num_return_sequences)
-        batch: list[str] = []
+        batch: list[Any] = []
         tokens = 0
         for number, one in enumerate(inputs, 1):
-            length = len(self._ids(require_text(one, number)))
+            length = len(self._ids(one, number, given))
             size = (length + settings.most_new_tokens(length)) * branches
             if batch and tokens + size > self.batch_tokens:
-                yield from self._batch(batch, settings, full)
+                yield from self._batch(batch, settings, given)
                 batch, tokens = [], 0
             batch.append(one)
             tokens += size
         if batch:
-            yield from self._batch(batch, settings, full)
+            yield from self._batch(batch, settings, given)
 
-    def _batch(self, prompts: list[str], settings: GenerationSettings, full: bool) -> list[list[dict[str, Any]]]:
-        found = write(self.model, [self._ids(prompt) for prompt in prompts], settings, self.tokenizer)
+    def _batch(self, prompts: list[Any], settings: GenerationSettings, given: _Given) -> list[list[dict[str, Any]]]:
+        ids = [self._ids(prompt, number, given) for number, prompt in enumerate(prompts, 1)]
+        found = write(self.model, ids, settings, self.tokenizer)
         return [
             [
-                {"generated_text": (prompt if full else "") + (one.text or ""), **scored(one, self.tokenizer)}
+                {"generated_text": _joined(prompt, one.text or "", given), **scored(one, self.tokenizer)}
                 for one in answers
             ]
             for prompt, answers in zip(prompts, found, strict=True)
         ]
 
-    def _ids(self, prompt: str) -> list[int]:
-        return self.tokenizer.encode(prompt).token_ids
+    def _ids(self, prompt: Any, number: int, given: _Given) -> list[int]:
+        if is_chat(prompt):
+            return encode_chat(
+                self.tokenizer,
+                self.checkpoint.require_chat_template(),
+                prompt,
+                tools=given.tools,
+                add_generation_prompt=True,
+                continue_final=_goes_on(prompt, given),
+                variables=given.variables,
+            )
+        if given.tools or given.variables or given.go_on is not None:
+            raise UsageError("tools, chat_template_kwargs and continue_final_message are for chats: lists of messages")
+        return self.tokenizer.encode(require_text(prompt, number)).token_ids
+
+
+def is_chat(value: Any) -> bool:
+    """Whether an input is one conversation, not a list of inputs.
+
+    >>> is_chat([{"role": "user", "content": "Hello"}]), is_chat(["Hello"]), is_chat([])
+    (True, False, False)
+    """
+    return isinstance(value, list | tuple) and len(value) > 0 and isinstance(value[0], Mapping)
+
+
+def _goes_on(messages: Messages, given: _Given) -> bool:
+    last = messages[-1]
+    own = isinstance(last, Mapping) and last.get("role") == "assistant"
+    return own if given.go_on is None else given.go_on
+
+
+def _joined(prompt: Any, text: str, given: _Given) -> Any:
+    """The prompt with what was written."""
+    if not given.full:
+        return text
+    if isinstance(prompt, str):
+        return prompt + text
+    if _goes_on(prompt, given):
+        return [*prompt[:-1], {**prompt[-1], "content": prompt[-1]["content"] + text}]
+    return [*prompt, {"role": "assistant", "content": text}]
 
 
 def scored(written: Written, tokenizer: Tokenizer) -> dict[str, Any]:

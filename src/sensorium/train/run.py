@@ -96,6 +96,7 @@ def run_recipe(recipe: Recipe, *, resume: bool = False, quiet: bool = False) -> 
             family=ready.family,
             sentence=None if source is None else source.sentence,
             generation=None if source is None else source.generation,
+            chat_template=None if source is None else source.chat_template,
         )
     return outcome
 
