@@ -78,6 +78,11 @@ def longest(model: Decoder) -> int:
     return model.max_length if isinstance(model, Conditioned) else model.config.max_length
 
 
+def vocabulary_size(model: Decoder) -> int:
+    """How many tokens the model can write."""
+    return (model.model.config.decoder_stem if isinstance(model, Conditioned) else model.config.stem).vocabulary_size
+
+
 def new_cache(model: DecoderLM, num_sequences: int, capacity: int, *, num_pages: int | None = None) -> AnyCache:
     """A cache of the kind that the model's stack reads, for N sequences of ``capacity`` tokens.
 

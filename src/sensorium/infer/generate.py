@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from sensorium.infer.branch import Branch, new_branch
-from sensorium.infer.decode import Decoder, go_on, last_position, start
+from sensorium.infer.branch import Branch, new_branches
+from sensorium.infer.decode import Decoder, go_on, start
 from sensorium.infer.sampling import likelihoods, make_sampler, source_of_chance
 from sensorium.infer.settings import GenerationSettings
 from sensorium.text import Tokenizer
@@ -50,7 +50,7 @@ def generate_stream(
     A sequence that ends leaves the batch; the others go on without it. One also ends when the model's positions are
     used up. With a seed a prompt's samples are the same whatever stands beside it. What prompts share is computed once
     (``decode.start``). Raises ``UsageError`` for an empty or too long prompt. The settings' token ids are taken as they
-    are, and stop strings need the tokenizer (``write.resolve``).
+    are (``write.resolve``); stop strings and grammars need the tokenizer.
     """
     copies = settings.num_return_sequences
     most = [settings.most_new_tokens(len(prompt)) for prompt in prompts]
@@ -59,8 +59,8 @@ def generate_stream(
     with torch.inference_mode():
         cache.select(parents)
         logits = logits[parents]
-    rooms = [last_position(model, prompt, new) + 1 - len(prompt) for prompt, new in zip(prompts, most, strict=True)]
-    branches = [new_branch(prompts[n], rooms[n], settings, tokenizer) for n in parents]
+    firsts = new_branches(model, prompts, settings, tokenizer)
+    branches = [firsts[n].fork() for n in parents]
     generators = [source_of_chance(settings.seed, place % copies) for place in range(len(branches))]
     choose = make_sampler(settings)
     alive = list(range(len(branches)))

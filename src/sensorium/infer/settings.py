@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -15,6 +16,8 @@ MOST_PENALTY = 10.0
 """Of a length, up or down: beyond it a score has nothing to do with probability, and at last leaves a float's range."""
 MOST_ALTERNATIVES = 100
 MOST_STOP_STRINGS = 64
+MOST_GRAMMAR = 1_000_000
+"""Characters."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,19 @@ class GenerationSettings:
     """The end token, or several; ``None``: the tokenizer's."""
     stop_strings: tuple[str, ...] = ()
     """Texts before which the writing ends; they are cut off."""
+    json_schema: str | Mapping[str, Any] | None = None
+    """A JSON schema, as JSON or as a mapping, that the text satisfies (``infer.grammar``)."""
+    regex: str | None = None
+    """A regular expression that the whole text matches."""
+    choices: tuple[str, ...] = ()
+    """The texts one of which is written."""
     log_probs: int | None = None
     """Give the log probability of every token written, and of so many of the likeliest at its place; ``None``: none."""
 
     def __post_init__(self) -> None:
         """Raises ``UsageError`` for a value that can't be meant, and for two that contradict each other."""
+        if isinstance(self.json_schema, Mapping):
+            object.__setattr__(self, "json_schema", _as_json(self.json_schema))
         for name in _SEVERAL:
             object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
         for name, (allowed, words) in _CHECKS.items():
@@ -83,12 +94,19 @@ class GenerationSettings:
         _check_number_of_answers(self)
         _check_effect(self)
         _check_lengths(self)
+        if len(several := [name for name in _CONSTRAINTS if getattr(self, name)]) > 1:
+            raise UsageError(f"{' and '.join(several)} were given; a text can follow one of them")
         _check_tokens(self)
 
     @property
     def end_ids(self) -> frozenset[int]:
         """The end tokens; none where ``eos_token_id`` is ``None``."""
         return _ids(self.eos_token_id)
+
+    @property
+    def constraint(self) -> str | None:
+        """Which of the settings constrains the whole text."""
+        return next((name for name in _CONSTRAINTS if getattr(self, name)), None)
 
     @property
     def forced_end_ids(self) -> frozenset[int]:
@@ -141,7 +159,8 @@ def settings_of(options: Mapping[str, Any], defaults: Mapping[str, Any] | None =
 
 _SAMPLING = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0}
 _SEARCH = {"length_penalty": 1.0, "early_stopping": False}
-_SEVERAL = ("bad_words", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "stop_strings")
+_SEVERAL = ("bad_words", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "stop_strings", "choices")
+_CONSTRAINTS = ("json_schema", "regex", "choices")
 _IGNORED = {
     "num_beam_groups": 1, "diversity_penalty": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
     "encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0, "exponential_decay_length_penalty": None,
@@ -260,6 +279,10 @@ def _one_or_several(value: Any) -> bool:
     return value is None or _token(value) or (isinstance(value, list | tuple) and all(map(_token, value)))
 
 
+def _text(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and 0 < len(value) <= MOST_GRAMMAR)
+
+
 def _texts(most: int) -> Callable[[Any], bool]:
     return lambda value: len(value) <= most and all(isinstance(text, str) and text for text in value)
 
@@ -289,9 +312,19 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "forced_eos_token_id": (_one_or_several, "a token id, or a list of them"),
     "eos_token_id": (_one_or_several, "a token id, or a list of them"),
     "stop_strings": (_texts(MOST_STOP_STRINGS), f"at most {MOST_STOP_STRINGS} texts that are not empty"),
+    "json_schema": (_text, "a JSON schema, an object of at most 1,000,000 characters"),
+    "regex": (_text, "a regular expression of at most 1,000,000 characters"),
+    "choices": (_texts(10_000), "a list of texts that are not empty"),
     "log_probs": (_whole(0, MOST_ALTERNATIVES, none=True), f"from 0 to {MOST_ALTERNATIVES}"),
 }
 """Of each setting: whether a value may be meant, and what it must be."""
+
+
+def _as_json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"json_schema can't be written as JSON: {error}") from error
 
 
 def _as_tuple(name: str, value: Any) -> tuple[Any, ...]:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from sensorium.errors import UsageError
 from sensorium.infer.beam import beam_search
 from sensorium.infer.branch import Alternatives, Branch, FinishReason
-from sensorium.infer.conditioned import Conditioned
-from sensorium.infer.decode import Decoder
+from sensorium.infer.decode import Decoder, vocabulary_size
 from sensorium.infer.generate import generate_stream
 from sensorium.infer.pieces import Pieces
 from sensorium.infer.settings import GenerationSettings
@@ -43,8 +42,8 @@ def write(
     """For every prompt its ``num_return_sequences`` answers; those of a beam search the best first.
 
     Of an encoder–decoder, ``model`` is a ``Conditioned`` and ``prompts`` begin each text (``Conditioned.prompts``). The
-    tokenizer gives the texts, the end token where the settings name none, and is needed for ``stop_strings`` and
-    ``bad_words``. Raises ``UsageError`` for an empty or too long prompt, and for token ids that the model has not.
+    tokenizer gives the texts, the end token where the settings name none, and is needed for stop strings, bad words
+    and grammars. Raises ``UsageError`` for an empty or too long prompt, and for token ids that the model has not.
     """
     settings = resolve(settings, model, tokenizer)
     if settings.num_beams > 1:
@@ -70,7 +69,7 @@ def write_stream(
         raise UsageError("a stream is one text as it is made; it goes with neither num_beams nor num_return_sequences")
     settings = resolve(settings, model, tokenizer)
     pieces = Pieces(tokenizer, prompt, settings.stop_strings)
-    for new in generate_stream(model, [prompt], replace(settings, stop_strings=())):
+    for new in generate_stream(model, [prompt], replace(settings, stop_strings=()), tokenizer):
         if new.token_id not in settings.end_ids:
             pieces.add(new.token_id)
         if new.finished:
@@ -103,11 +102,6 @@ def resolve(settings: GenerationSettings, model: Decoder, tokenizer: Tokenizer |
         if beyond := [token_id for token_id in ids if token_id >= size]:
             raise UsageError(f"{name} names token {beyond[0]:,}; this model has tokens 0 to {size - 1:,}")
     return settings
-
-
-def vocabulary_size(model: Decoder) -> int:
-    """How many tokens a model can write."""
-    return (model.model.config.decoder_stem if isinstance(model, Conditioned) else model.config.stem).vocabulary_size
 
 
 def _plain(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
