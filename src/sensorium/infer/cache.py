@@ -54,6 +54,10 @@ class KeyValueCache:
         self.keys, self.values = self.keys[:, index], self.values[:, index]
         self.lengths = [self.lengths[parent] for parent in parents]
 
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forget all tokens of each sequence but its first ``lengths``. Raises ``UsageError`` where it has fewer."""
+        self.lengths = _shortened(self.lengths, lengths)
+
     def _places(self, starts: Sequence[int], stops: Sequence[int]) -> Tensor:
         """Rows of the flattened store that hold tokens ``starts[n]`` to ``stops[n]`` of every sequence."""
         rows = [
@@ -117,7 +121,19 @@ class PagedCache:
         for pages in old:
             for page in pages:
                 self._release(page)
-        for n, pages in enumerate(self._pages):  # two sequences can't both write into one page
+        self._own_last_pages()
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forget all tokens of each sequence but its first ``lengths``. Raises ``UsageError`` where it has fewer."""
+        self.lengths = _shortened(self.lengths, lengths)
+        for pages, length in zip(self._pages, self.lengths, strict=True):
+            while len(pages) > pages_of(length):
+                self._release(pages.pop())
+        self._own_last_pages()
+
+    def _own_last_pages(self) -> None:
+        """Two sequences can't both write into one page: one that is not full is copied for all but one of them."""
+        for n, pages in enumerate(self._pages):
             if self.lengths[n] % PANEL and self._uses[pages[-1]] > 1:
                 copy = self._take()
                 self.keys[:, copy], self.values[:, copy] = self.keys[:, pages[-1]], self.values[:, pages[-1]]
@@ -182,6 +198,13 @@ def pages_struct(keys: Tensor, values: Tensor, table: Tensor, lengths: Tensor) -
     """Pages as the kernels take them. The tensors must outlive it."""
     places = (tensor.data_ptr() for tensor in (keys, values, table, lengths))
     return native.Cache(*places, keys.shape[1], table.shape[1])
+
+
+def _shortened(before: Sequence[int], lengths: Sequence[int]) -> list[int]:
+    """Raises ``UsageError`` where a sequence has not so many tokens."""
+    if len(lengths) != len(before) or any(new > old for old, new in zip(before, lengths, strict=False)):
+        raise UsageError(f"sequences of {list(before)} tokens can't be cut to {list(lengths)}")
+    return list(lengths)
 
 
 def _grown(before: Sequence[int], new: Sequence[int], capacity: int) -> list[int]:
