@@ -16,6 +16,7 @@ MOST_PENALTY = 10.0
 """Of a length, up or down: beyond it a score has nothing to do with probability, and at last leaves a float's range."""
 MOST_ALTERNATIVES = 100
 MOST_STOP_STRINGS = 64
+MOST_GUESSED = 64
 MOST_GRAMMAR = 1_000_000
 """Characters."""
 
@@ -79,6 +80,11 @@ class GenerationSettings:
     """A regular expression that the whole text matches."""
     choices: tuple[str, ...] = ()
     """The texts one of which is written."""
+    prompt_lookup_num_tokens: int = 0
+    """Guess so many tokens at a time from what followed the same words before, and check them in one pass: the same
+    text, sooner where it repeats its prompt (``infer.speculate``); 0: no guessing."""
+    num_assistant_tokens: int = 5
+    """Tokens that an assistant model, where there is one, guesses at a time."""
     log_probs: int | None = None
     """Give the log probability of every token written, and of so many of the likeliest at its place; ``None``: none."""
 
@@ -215,6 +221,8 @@ def _warn_of_ignored(defaults: Mapping[str, Any]) -> None:
 def _check_number_of_answers(settings: GenerationSettings) -> None:
     if settings.num_beams > 1 and settings.do_sample:
         raise UsageError("sampling within a beam search is not supported; give do_sample=True or num_beams, not both")
+    if settings.num_beams > 1 and settings.prompt_lookup_num_tokens:
+        raise UsageError("prompt_lookup_num_tokens guesses what one text says next; it does not go with num_beams")
     wanted = settings.num_return_sequences
     if settings.num_beams > 1 and wanted > settings.num_beams:
         raise UsageError(
@@ -315,6 +323,8 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "json_schema": (_text, "a JSON schema, an object of at most 1,000,000 characters"),
     "regex": (_text, "a regular expression of at most 1,000,000 characters"),
     "choices": (_texts(10_000), "a list of texts that are not empty"),
+    "prompt_lookup_num_tokens": (_whole(0, MOST_GUESSED), f"from 0 to {MOST_GUESSED}"),
+    "num_assistant_tokens": (_whole(1, MOST_GUESSED), f"from 1 to {MOST_GUESSED}"),
     "log_probs": (_whole(0, MOST_ALTERNATIVES, none=True), f"from 0 to {MOST_ALTERNATIVES}"),
 }
 """Of each setting: whether a value may be meant, and what it must be."""

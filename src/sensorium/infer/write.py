@@ -9,9 +9,11 @@ from sensorium.errors import UsageError
 from sensorium.infer.beam import beam_search
 from sensorium.infer.branch import Alternatives, Branch, FinishReason
 from sensorium.infer.decode import Decoder, vocabulary_size
-from sensorium.infer.generate import generate_stream
+from sensorium.infer.generate import Generated, generate_stream
 from sensorium.infer.pieces import Pieces
 from sensorium.infer.settings import GenerationSettings
+from sensorium.infer.speculate import speculate_stream
+from sensorium.models.decoder import DecoderLM
 from sensorium.text import Tokenizer
 
 
@@ -38,27 +40,37 @@ def write(
     prompts: Sequence[Sequence[int]],
     settings: GenerationSettings = GenerationSettings(),  # noqa: B008
     tokenizer: Tokenizer | None = None,
+    *,
+    assistant: DecoderLM | None = None,
 ) -> list[list[Written]]:
     """For every prompt its ``num_return_sequences`` answers; those of a beam search the best first.
 
     Of an encoder–decoder, ``model`` is a ``Conditioned`` and ``prompts`` begin each text (``Conditioned.prompts``). The
     tokenizer gives the texts, the end token where the settings name none, and is needed for stop strings, bad words
-    and grammars. Raises ``UsageError`` for an empty or too long prompt, and for token ids that the model has not.
+    and grammars. An ``assistant`` is a smaller model of the same vocabulary that guesses ahead (``infer.speculate``).
+    Raises ``UsageError`` for an empty or too long prompt, and for token ids that the model has not.
     """
     settings = resolve(settings, model, tokenizer)
     if settings.num_beams > 1:
+        if assistant is not None:
+            raise UsageError("an assistant guesses what one text says next; it does not go with num_beams")
         found = beam_search(model, prompts, settings, tokenizer)
         return [[_written(one.branch, tokenizer, settings, one.score) for one in answers] for answers in found]
     copies = settings.num_return_sequences
     ended: dict[int, Written] = {}
-    for new in generate_stream(model, prompts, settings, tokenizer):
+    for new in _generated(model, prompts, settings, tokenizer, assistant):
         if new.finished:
             ended[new.sequence] = _written(new.branch, tokenizer, settings)
     return [[ended[n * copies + copy] for copy in range(copies)] for n in range(len(prompts))]
 
 
 def write_stream(
-    model: Decoder, prompt: Sequence[int], settings: GenerationSettings, tokenizer: Tokenizer
+    model: Decoder,
+    prompt: Sequence[int],
+    settings: GenerationSettings,
+    tokenizer: Tokenizer,
+    *,
+    assistant: DecoderLM | None = None,
 ) -> Iterator[str]:
     """The text that follows a prompt, piece by piece as it is made; together they are the text that ``write`` gives.
 
@@ -69,7 +81,7 @@ def write_stream(
         raise UsageError("a stream is one text as it is made; it goes with neither num_beams nor num_return_sequences")
     settings = resolve(settings, model, tokenizer)
     pieces = Pieces(tokenizer, prompt, settings.stop_strings)
-    for new in generate_stream(model, [prompt], replace(settings, stop_strings=()), tokenizer):
+    for new in _generated(model, [prompt], replace(settings, stop_strings=()), tokenizer, assistant):
         if new.token_id not in settings.end_ids:
             pieces.add(new.token_id)
         if new.finished:
@@ -106,6 +118,19 @@ def resolve(settings: GenerationSettings, model: Decoder, tokenizer: Tokenizer |
 
 def _plain(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
     return tuple(tokenizer.encode_plain(text))
+
+
+def _generated(
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    tokenizer: Tokenizer | None,
+    assistant: DecoderLM | None,
+) -> Iterator[Generated]:
+    """New tokens as they are made, one at a time or, where somebody guesses, several."""
+    if assistant is None and not settings.prompt_lookup_num_tokens:
+        return generate_stream(model, prompts, settings, tokenizer)
+    return speculate_stream(model, prompts, settings, tokenizer, assistant)
 
 
 def _written(
