@@ -15,6 +15,7 @@ from torch import Tensor
 from sensorium.infer.branch import Alternatives, Branch, new_branches
 from sensorium.infer.decode import Decoder, go_on, start
 from sensorium.infer.filters import NEVER, apply, make_filters
+from sensorium.infer.prefix import Prefixes
 from sensorium.infer.sampling import likelihoods
 from sensorium.infer.settings import GenerationSettings
 from sensorium.text import Tokenizer
@@ -35,7 +36,11 @@ class Hypothesis:
 
 
 def beam_search(
-    model: Decoder, prompts: Sequence[Sequence[int]], settings: GenerationSettings, tokenizer: Tokenizer | None = None
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    tokenizer: Tokenizer | None = None,
+    prefixes: Prefixes | None = None,
 ) -> list[list[Hypothesis]]:
     """For every prompt its ``num_return_sequences`` best continuations, the best first (Sutskever et al., 2014, §3.2).
 
@@ -45,8 +50,8 @@ def beam_search(
     settings allow no continuation at all. The settings' token ids are taken as they are (``write.resolve``); stop
     strings and grammars need the tokenizer.
     """
-    most = [settings.most_new_tokens(len(prompt)) for prompt in prompts]
-    cache, logits = start(model, prompts, max_new_tokens=max(most, default=1), branches=settings.num_beams)  # [N, V]
+    most = max((settings.most_new_tokens(len(prompt)) for prompt in prompts), default=1)
+    cache, logits = start(model, prompts, max_new_tokens=most, branches=settings.num_beams, prefixes=prefixes)  # [N, V]
     searches = [_Search(branch, settings) for branch in new_branches(model, prompts, settings, tokenizer)]
     going_on = searches
     candidates = _make_candidates(settings)

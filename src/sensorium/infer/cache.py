@@ -58,6 +58,18 @@ class KeyValueCache:
         """Forget all tokens of each sequence but its first ``lengths``. Raises ``UsageError`` where it has fewer."""
         self.lengths = _shortened(self.lengths, lengths)
 
+    def block(self, sequence: int, number: int) -> tuple[Tensor, Tensor]:
+        """A copy of the keys and values [L, 64, H, Dh] of 64 tokens of a sequence."""
+        rows = slice(number * PANEL, (number + 1) * PANEL)
+        return self.keys[:, sequence, rows].clone(), self.values[:, sequence, rows].clone()
+
+    def fill(self, sequence: int, blocks: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Put what ``block`` gave of another sequence into an empty one."""
+        for keys, values in blocks:
+            rows = slice(self.lengths[sequence], self.lengths[sequence] + PANEL)
+            self.keys[:, sequence, rows], self.values[:, sequence, rows] = keys, values
+            self.lengths[sequence] += PANEL
+
     def _places(self, starts: Sequence[int], stops: Sequence[int]) -> Tensor:
         """Rows of the flattened store that hold tokens ``starts[n]`` to ``stops[n]`` of every sequence."""
         rows = [
@@ -130,6 +142,19 @@ class PagedCache:
             while len(pages) > pages_of(length):
                 self._release(pages.pop())
         self._own_last_pages()
+
+    def block(self, sequence: int, number: int) -> tuple[Tensor, Tensor]:
+        """A copy of the keys and values of 64 tokens of a sequence: one page of each layer."""
+        page = self._pages[sequence][number]
+        return self.keys[:, page].clone(), self.values[:, page].clone()
+
+    def fill(self, sequence: int, blocks: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Put what ``block`` gave of another sequence into an empty one."""
+        for keys, values in blocks:
+            page = self._take()
+            self.keys[:, page], self.values[:, page] = keys, values
+            self._pages[sequence].append(page)
+            self.lengths[sequence] += PANEL
 
     def _own_last_pages(self) -> None:
         """Two sequences can't both write into one page: one that is not full is copied for all but one of them."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sensorium.infer.branch import Branch, new_branches
 from sensorium.infer.decode import Decoder, Started, go_on, start
+from sensorium.infer.prefix import Prefixes
 from sensorium.infer.sampling import likelihoods, make_sampler, source_of_chance
 from sensorium.infer.settings import GenerationSettings
 from sensorium.text import Tokenizer
@@ -44,7 +45,11 @@ def generate(
 
 
 def generate_stream(
-    model: Decoder, prompts: Sequence[Sequence[int]], settings: GenerationSettings, tokenizer: Tokenizer | None = None
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    tokenizer: Tokenizer | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Iterator[Generated]:
     """New tokens as they are made, greedy or sampled; sample i of prompt n is sequence n · num_return_sequences + i.
 
@@ -53,7 +58,7 @@ def generate_stream(
     (``decode.start``). Raises ``UsageError`` for an empty or too long prompt. The settings' token ids are taken as they
     are (``write.resolve``); stop strings and grammars need the tokenizer.
     """
-    branches, cache, logits = begin(model, prompts, settings, tokenizer)
+    branches, cache, logits = begin(model, prompts, settings, tokenizer, prefixes)
     copies = settings.num_return_sequences
     generators = [source_of_chance(settings.seed, place % copies) for place in range(len(branches))]
     choose = make_sampler(settings)
@@ -75,12 +80,16 @@ def generate_stream(
 
 
 def begin(
-    model: Decoder, prompts: Sequence[Sequence[int]], settings: GenerationSettings, tokenizer: Tokenizer | None
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    tokenizer: Tokenizer | None,
+    prefixes: Prefixes | None,
 ) -> tuple[list[Branch], Started, Tensor]:
     """A branch for every sample of every prompt, the cache that holds them, and the logits [S, V] of what is next."""
     copies = settings.num_return_sequences
     most = max((settings.most_new_tokens(len(prompt)) for prompt in prompts), default=1)
-    cache, logits = start(model, prompts, max_new_tokens=most, branches=copies)  # [N, V]
+    cache, logits = start(model, prompts, max_new_tokens=most, branches=copies, prefixes=prefixes)  # [N, V]
     parents = [n for n in range(len(prompts)) for _ in range(copies)]
     with torch.inference_mode():
         cache.select(parents)

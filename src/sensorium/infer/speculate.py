@@ -21,6 +21,7 @@ from sensorium.errors import UsageError
 from sensorium.infer.branch import Branch
 from sensorium.infer.decode import Decoder, Started, longest, start, vocabulary_size
 from sensorium.infer.generate import Generated, begin, note_likelihoods
+from sensorium.infer.prefix import Prefixes
 from sensorium.infer.sampling import draw, make_probabilities, make_sampler, source_of_chance
 from sensorium.infer.settings import GenerationSettings
 from sensorium.models.decoder import DecoderLM
@@ -61,6 +62,7 @@ def speculate_stream(
     settings: GenerationSettings,
     tokenizer: Tokenizer | None = None,
     assistant: DecoderLM | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Iterator[Generated]:
     """As ``generate_stream``, several tokens a step: guessed by the assistant, or looked up where there is none.
 
@@ -71,7 +73,7 @@ def speculate_stream(
             f"the assistant has {vocabulary_size(assistant):,} tokens, the model {vocabulary_size(model):,}; it can "
             "only guess for a model of its own vocabulary"
         )
-    branches, cache, logits = begin(model, prompts, settings, tokenizer)
+    branches, cache, logits = begin(model, prompts, settings, tokenizer, prefixes)
     copies = settings.num_return_sequences
     generators = [source_of_chance(settings.seed, place % copies) for place in range(len(branches))]
     guesser = None if assistant is None else _Guesser(assistant, branches, settings, generators)

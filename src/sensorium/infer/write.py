@@ -11,6 +11,7 @@ from sensorium.infer.branch import Alternatives, Branch, FinishReason
 from sensorium.infer.decode import Decoder, vocabulary_size
 from sensorium.infer.generate import Generated, generate_stream
 from sensorium.infer.pieces import Pieces
+from sensorium.infer.prefix import Prefixes
 from sensorium.infer.settings import GenerationSettings
 from sensorium.infer.speculate import speculate_stream
 from sensorium.models.decoder import DecoderLM
@@ -42,23 +43,25 @@ def write(
     tokenizer: Tokenizer | None = None,
     *,
     assistant: DecoderLM | None = None,
+    prefixes: Prefixes | None = None,
 ) -> list[list[Written]]:
     """For every prompt its ``num_return_sequences`` answers; those of a beam search the best first.
 
     Of an encoder–decoder, ``model`` is a ``Conditioned`` and ``prompts`` begin each text (``Conditioned.prompts``). The
     tokenizer gives the texts, the end token where the settings name none, and is needed for stop strings, bad words
-    and grammars. An ``assistant`` is a smaller model of the same vocabulary that guesses ahead (``infer.speculate``).
+    and grammars. An ``assistant`` is a smaller model of the same vocabulary that guesses ahead (``infer.speculate``);
+    ``prefixes`` keep what prompts begin with from call to call (``infer.prefix``).
     Raises ``UsageError`` for an empty or too long prompt, and for token ids that the model has not.
     """
     settings = resolve(settings, model, tokenizer)
     if settings.num_beams > 1:
         if assistant is not None:
             raise UsageError("an assistant guesses what one text says next; it does not go with num_beams")
-        found = beam_search(model, prompts, settings, tokenizer)
+        found = beam_search(model, prompts, settings, tokenizer, prefixes)
         return [[_written(one.branch, tokenizer, settings, one.score) for one in answers] for answers in found]
     copies = settings.num_return_sequences
     ended: dict[int, Written] = {}
-    for new in _generated(model, prompts, settings, tokenizer, assistant):
+    for new in _generated(model, prompts, settings, tokenizer, assistant, prefixes):
         if new.finished:
             ended[new.sequence] = _written(new.branch, tokenizer, settings)
     return [[ended[n * copies + copy] for copy in range(copies)] for n in range(len(prompts))]
@@ -71,6 +74,7 @@ def write_stream(
     tokenizer: Tokenizer,
     *,
     assistant: DecoderLM | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Iterator[str]:
     """The text that follows a prompt, piece by piece as it is made; together they are the text that ``write`` gives.
 
@@ -81,7 +85,7 @@ def write_stream(
         raise UsageError("a stream is one text as it is made; it goes with neither num_beams nor num_return_sequences")
     settings = resolve(settings, model, tokenizer)
     pieces = Pieces(tokenizer, prompt, settings.stop_strings)
-    for new in _generated(model, [prompt], replace(settings, stop_strings=()), tokenizer, assistant):
+    for new in _generated(model, [prompt], replace(settings, stop_strings=()), tokenizer, assistant, prefixes):
         if new.token_id not in settings.end_ids:
             pieces.add(new.token_id)
         if new.finished:
@@ -126,11 +130,12 @@ def _generated(
     settings: GenerationSettings,
     tokenizer: Tokenizer | None,
     assistant: DecoderLM | None,
+    prefixes: Prefixes | None,
 ) -> Iterator[Generated]:
     """New tokens as they are made, one at a time or, where somebody guesses, several."""
     if assistant is None and not settings.prompt_lookup_num_tokens:
-        return generate_stream(model, prompts, settings, tokenizer)
-    return speculate_stream(model, prompts, settings, tokenizer, assistant)
+        return generate_stream(model, prompts, settings, tokenizer, prefixes)
+    return speculate_stream(model, prompts, settings, tokenizer, assistant, prefixes)
 
 
 def _written(
