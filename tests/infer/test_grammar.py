@@ -91,6 +91,13 @@ def test_every_text_matches_whole(seed: int, regex: str, how: dict[str, Any]) ->
             assert one.finish_reason == "length" or re.fullmatch(regex, str(one.text))
 
 
+@pytest.mark.parametrize("size", [TOKENIZER.vocabulary_size, 345, 352, 353])
+def test_every_size_of_a_vocabulary_has_its_mask(size: int) -> None:
+    model = random_model(1, size - 5)
+    ((one,),) = write(model, PROMPTS[:1], GenerationSettings(max_new_tokens=9, choices=("好", "no")), TOKENIZER)
+    assert one.text in ("好", "no")
+
+
 def test_one_of_the_choices_is_written_the_likeliest_by_beams() -> None:
     choices = ("yes", "no", "maybe", "好", "不好", 'a "quoted"\nline')
     seen = set()

@@ -108,7 +108,7 @@ def allowed(masks: Sequence[np.ndarray | None], vocabulary_size: int) -> torch.T
     for row, mask in zip(rows, masks, strict=True):
         if mask is not None:
             row[:] = 0
-            row[: len(mask)] = mask
+            row[: len(mask)] = mask[:words]  # the library may have a word more than the vocabulary needs
     bits = np.unpackbits(rows.view(np.uint8), axis=1, bitorder="little")[:, :vocabulary_size]
     return torch.from_numpy(bits.astype(bool))
 
