@@ -77,3 +77,30 @@ def test_what_is_wrong_is_one_sentence(
 def test_a_model_without_a_classifier_is_refused(call: Any, tiny_hub: Path, data: Path) -> None:
     answer = call("evaluate", "text-classification", "--model", tiny_hub / "gpt2", "--data", data, *COLUMNS)
     assert (answer.status, "no sequence classifier" in answer.err) == (2, True)
+
+
+def test_a_decoder_is_measured_with_and_without_examples(call: Any, tiny_hub: Path, data: Path) -> None:
+    arguments = ["--model", tiny_hub / "gpt2", "--data", data, "--train", data, *COLUMNS, "--shots", "0,1"]
+    answer = call("evaluate", "few-shot", *arguments, "--prompt", "{text} :", "--json")
+    assert answer.status == 0, answer.err
+    found = json.loads(answer.out)
+    assert [one["model"].rpartition(", ")[2] for one in found["evaluations"]] == ["0-shot", "1-shot"]
+    assert {one["metric"] for one in found["comparisons"]} == {"accuracy", "accuracy_norm"}
+    shown = call("evaluate", "few-shot", *arguments)
+    assert "Accuracy, by length" in shown.out
+    for wrong, sentence in (
+        (["few-shot", "--shots", "a"], "--shots is 'a'"),
+        (["text-classification"], "few-shot, not"),
+    ):
+        answer = call(
+            "evaluate",
+            *wrong,
+            "--model",
+            tiny_hub / "gpt2",
+            "--data",
+            data,
+            *COLUMNS,
+            *(["--shots", "1"] if len(wrong) == 1 else []),
+        )
+        assert answer.status == 2
+        assert sentence in answer.err

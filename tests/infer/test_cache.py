@@ -42,6 +42,8 @@ def test_no_page_is_lost_or_written_by_two_whatever_is_selected(data: st.DataObj
         check_pages(cache)
         cache.select(data.draw(st.lists(st.integers(0, len(cache.lengths) - 1), min_size=1, max_size=6)))
         check_pages(cache)
+        cache.truncate([data.draw(st.integers(max(length - 80, 0), length)) for length in cache.lengths])
+        check_pages(cache)
     cache.select([])
     assert sorted(cache._free) == list(range(60))
 
@@ -90,6 +92,15 @@ def test_sequences_of_the_torch_cache_go_on_from_any_other() -> None:
     key, value = cache.update(0, new, new)  # [S, H, Dh]
     assert torch.equal(key, value)
     assert key[:, 0, 0].tolist() == [4, 8, 50, 4, 8, 50, 0, 50]
+
+
+def test_a_sequence_is_not_cut_to_more_than_it_has() -> None:
+    for cache in (KeyValueCache(CONFIG, 2, 8, torch.float32), paged(2, 8)):
+        cache.layout((3, 5))
+        with pytest.raises(UsageError, match=r"sequences of \[3, 5\] tokens can't be cut to \[3, 6\]"):
+            cache.truncate([3, 6])
+        cache.truncate([3, 0])
+        assert cache.lengths == [3, 0]
 
 
 def test_selecting_all_in_order_copies_nothing() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sensorium.errors import CheckpointError, UsageError
-from sensorium.infer.settings import _CHECKS, GenerationSettings, settings_of
+from sensorium.infer.setting_checks import CHECKS
+from sensorium.infer.settings import GenerationSettings, settings_of
 
 
 @pytest.mark.parametrize(
@@ -26,12 +27,12 @@ from sensorium.infer.settings import _CHECKS, GenerationSettings, settings_of
         ({"min_p": 1.5, "do_sample": True}, "min_p is 1.5; it must be from 0 to 1"),
         ({"repetition_penalty": 0}, "repetition_penalty is 0; it must be above 0"),
         ({"seed": -1}, "seed is -1; it must be 0 or more"),
-        ({"num_beams": 0}, "num_beams is 0; it must be 1 or more"),
+        ({"num_beams": 0}, "num_beams is 0; it must be from 1 to 1,000"),
         ({"num_beams": 2, "length_penalty": math.nan}, "length_penalty is nan; it must be from -10.0 to 10.0"),
         ({"num_beams": 2, "length_penalty": 11}, "length_penalty is 11"),
         ({"num_beams": 2, "early_stopping": "always"}, "early_stopping is 'always'; it must be True, False or 'never'"),
         ({"num_beams": 2, "early_stopping": 1}, "early_stopping is 1"),
-        ({"num_return_sequences": 0}, "num_return_sequences is 0; it must be 1 or more"),
+        ({"num_return_sequences": 0}, "num_return_sequences is 0; it must be from 1 to 10,000"),
         ({"stop_strings": ["a", ""]}, "stop_strings is .* at most 64 texts that are not empty"),
         ({"bad_words_ids": [[1, -2]]}, "bad_words_ids is .* a list of lists of token ids"),
         ({"bad_words_ids": [3]}, "bad_words_ids is .* a list of lists of token ids"),
@@ -67,7 +68,7 @@ def test_settings_that_contradict_each_other_are_one_sentence(options: dict[str,
 
 
 def test_every_setting_is_checked() -> None:
-    assert list(_CHECKS) == [field.name for field in fields(GenerationSettings)]
+    assert list(CHECKS) == [field.name for field in fields(GenerationSettings)]
 
 
 def test_how_many_tokens_are_written_at_most() -> None:

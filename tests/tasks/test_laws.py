@@ -129,12 +129,12 @@ def test_sampling_is_reproduced_by_its_seed_and_differs_without(folders: dict[st
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_beams": 0}, "num_beams is 0; it must be 1 or more"),
+        ({"num_beams": 0}, "num_beams is 0; it must be from 1 to 1,000"),
         ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences is 3; a search with 2 beams"),
         ({"num_beams": 2, "do_sample": True}, "sampling within a beam search is not supported"),
         ({"num_beams": 2, "early_stopping": "always"}, "early_stopping is 'always'"),
         ({"num_return_sequences": 2}, "needs do_sample=True or num_beams above 1: greedy has one answer"),
-        ({"num_return_sequences": 0, "do_sample": True}, "num_return_sequences is 0; it must be 1 or more"),
+        ({"num_return_sequences": 0, "do_sample": True}, "num_return_sequences is 0; it must be from 1 to 10,000"),
         ({"temperature": 0.5}, "temperature=0.5 does nothing without do_sample=True"),
         ({"temprature": 0.5}, "text-generation has no argument 'temprature'; did you mean 'temperature'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from sensorium.errors import DataError, UsageError
 from sensorium.evaluate import (
     Evaluation,
     evaluate_classification,
+    evaluate_few_shot,
     evaluate_generation,
     evaluate_language_model,
     evaluate_question_answering,
@@ -18,9 +20,11 @@ from sensorium.evaluate import (
     evaluate_token_classification,
     tagged,
 )
+from sensorium.evaluate.few_shot import option_scorer
 from sensorium.evaluate.generation import GenerationTask
 from sensorium.evaluate.likelihood import likelihood
 from sensorium.evaluate.metrics import cosine
+from sensorium.infer.engine import fast
 from sensorium.tasks import pipeline
 
 Records = Sequence[Mapping[str, Any]]
@@ -90,6 +94,17 @@ def _generation(task: GenerationTask) -> Measure:
     return measure
 
 
+def few_shot(shots: int, prompt: str | None = None) -> Measure:
+    """Options scored after so many worked examples."""
+
+    def measure(model: str, records: Records, train: Records | None, dataset: str) -> Evaluation:
+        checkpoint = open_checkpoint(model)
+        scorer = option_scorer(replace(checkpoint, model=fast(checkpoint.model, "fp32")))
+        return evaluate_few_shot(scorer, records, shots=shots, train=train, prompt=prompt, model=model, dataset=dataset)
+
+    return measure
+
+
 PAIR_KEYS = ("text", "text_pair")
 MEASURES: dict[str, Measure] = {
     "text-classification": _text_classification,
@@ -97,6 +112,7 @@ MEASURES: dict[str, Measure] = {
     "question-answering": _question_answering,
     "sentence-similarity": _sentence_similarity,
     "language-modelling": _language_modelling,
+    "few-shot": few_shot(0),
     "translation": _generation("translation"),
     "summarization": _generation("summarization"),
     "text2text-generation": _generation("text2text-generation"),

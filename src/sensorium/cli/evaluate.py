@@ -13,6 +13,7 @@ import typer
 from sensorium.errors import UsageError, nearest
 
 if TYPE_CHECKING:
+    from sensorium.cli._measures import Measure
     from sensorium.evaluate import Comparison, Evaluation
 
 
@@ -29,6 +30,8 @@ def evaluate(
     text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     label: Annotated[str, typer.Option(help="Column of the label.")] = "label",
     pair: Annotated[str | None, typer.Option(help="Column of the second text.")] = None,
+    shots: Annotated[str | None, typer.Option(help="Of few-shot: how many examples are shown, such as 0,1,5.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Of few-shot: how an item is put, {text} being its text.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a model on held-out data, with intervals, a trivial baseline, and paired tests against other models."""
@@ -41,8 +44,11 @@ def evaluate(
         raise UsageError(f"there is no evaluation for {task!r}{nearest(task, MEASURES)}; known are {known}")
     records = read_records(data, text=text, label=label, pair=pair)
     training = None if train is None else read_records(train, text=text, label=label, pair=pair)
-    measure = MEASURES[task]
-    first, *others = [measure(name, records, training, str(data)) for name in [model, *(compare or ())]]
+    measures = _few_shot(shots, prompt) if task == "few-shot" else [MEASURES[task]]
+    if task != "few-shot" and (shots or prompt):
+        raise UsageError(f"--shots and --prompt are of the task few-shot, not of {task}")
+    names = [model, *(compare or ())]
+    first, *others = [measure(name, records, training, str(data)) for name in names for measure in measures]
     comparisons = [test for other in others for test in paired_tests(first, other)]
     if json:
         tests = [asdict(comparison) for comparison in comparisons]
@@ -53,6 +59,17 @@ def evaluate(
             _show(evaluation)
         _show_comparisons(comparisons)
     _write(first, others, comparisons, report, Path(model) if evidence else None)
+
+
+def _few_shot(shots: str | None, prompt: str | None) -> list[Measure]:
+    """A measure for each number of examples. Raises ``UsageError`` for what is no list of numbers."""
+    from sensorium.cli._measures import few_shot
+
+    try:
+        numbers = [int(number) for number in (shots or "0").split(",")]
+    except ValueError as error:
+        raise UsageError(f"--shots is {shots!r}; numbers are expected, such as 0,1,5") from error
+    return [few_shot(number, prompt) for number in numbers]
 
 
 def _write(

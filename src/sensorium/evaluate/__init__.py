@@ -13,6 +13,7 @@ from sensorium.evaluate._shared import Settings, compare
 from sensorium.evaluate.classification import evaluate_classification
 from sensorium.evaluate.evaluation import Comparison, Evaluation
 from sensorium.evaluate.evidence import TrainingEvidence, TrainingSource, write_evidence
+from sensorium.evaluate.few_shot import evaluate_few_shot
 from sensorium.evaluate.generation import evaluate_generation
 from sensorium.evaluate.language_model import evaluate_language_model
 from sensorium.evaluate.question_answering import evaluate_question_answering
@@ -31,6 +32,7 @@ __all__ = [
     "TrainingSource",
     "compare",
     "evaluate_classification",
+    "evaluate_few_shot",
     "evaluate_generation",
     "evaluate_language_model",
     "evaluate_question_answering",

@@ -18,6 +18,7 @@ Task = Literal[
     "question-answering",
     "language-modelling",
     "sentence-similarity",
+    "few-shot",
     "translation",
     "summarization",
     "text2text-generation",
@@ -25,6 +26,7 @@ Task = Literal[
 
 TITLES: Mapping[str, str] = {
     "accuracy": "Accuracy",
+    "accuracy_norm": "Accuracy, by length",
     "macro_f1": "F1, macro",
     "macro_precision": "Precision, macro",
     "macro_recall": "Recall, macro",

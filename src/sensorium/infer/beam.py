@@ -12,10 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sensorium.infer.branch import Alternatives, Branch, new_branch
-from sensorium.infer.decode import Decoder, go_on, last_position, start
+from sensorium.infer.branch import Alternatives, Branch, new_branches
+from sensorium.infer.decode import Decoder, go_on, start
 from sensorium.infer.filters import NEVER, apply, make_filters
 from sensorium.infer.likeliest import likeliest, log_probabilities
+from sensorium.infer.prefix import Prefixes
 from sensorium.infer.sampling import likelihoods
 from sensorium.infer.settings import GenerationSettings
 from sensorium.text import Tokenizer
@@ -36,22 +37,23 @@ class Hypothesis:
 
 
 def beam_search(
-    model: Decoder, prompts: Sequence[Sequence[int]], settings: GenerationSettings, tokenizer: Tokenizer | None = None
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    tokenizer: Tokenizer | None = None,
+    prefixes: Prefixes | None = None,
 ) -> list[list[Hypothesis]]:
     """For every prompt its ``num_return_sequences`` best continuations, the best first (Sutskever et al., 2014, §3.2).
 
     A prompt is computed once, and its beams go on from it in the same cache; the beams of all prompts are one packed
     batch. A continuation also ends when the model's positions are used up. There are fewer than asked for only where
     the vocabulary or the settings allow no more. Raises ``UsageError`` for an empty or too long prompt, and where the
-    settings allow no continuation at all. The settings' token ids are taken as they are, and stop strings need the
-    tokenizer (``write.resolve``).
+    settings allow no continuation at all. The settings' token ids are taken as they are (``write.resolve``); stop
+    strings and grammars need the tokenizer.
     """
-    most = [settings.most_new_tokens(len(prompt)) for prompt in prompts]
-    cache, logits = start(model, prompts, max_new_tokens=max(most, default=1), branches=settings.num_beams)  # [N, V]
-    searches = [
-        _Search(new_branch(prompt, last_position(model, prompt, new) + 1 - len(prompt), settings, tokenizer), settings)
-        for prompt, new in zip(prompts, most, strict=True)
-    ]
+    most = max((settings.most_new_tokens(len(prompt)) for prompt in prompts), default=1)
+    cache, logits = start(model, prompts, max_new_tokens=most, branches=settings.num_beams, prefixes=prefixes)  # [N, V]
+    searches = [_Search(branch, settings) for branch in new_branches(model, prompts, settings, tokenizer)]
     going_on = searches
     candidates = _make_candidates(settings)
     while True:

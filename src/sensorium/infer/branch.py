@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from sensorium.infer.decode import Decoder, last_position, vocabulary_size
+from sensorium.infer.grammar import Grammar, new_grammar
 from sensorium.infer.pieces import Pieces
 from sensorium.infer.settings import GenerationSettings
 from sensorium.text import Tokenizer
@@ -28,6 +30,8 @@ class Branch:
     end_ids: frozenset[int]
     pieces: Pieces | None = None
     """The new text as it comes, where stop strings are looked for in it."""
+    grammar: Grammar | None = None
+    """What the text has to satisfy."""
     log_probabilities: list[float] = field(default_factory=list)
     """Of the new tokens, where they were asked for."""
     alternatives: list[Alternatives] = field(default_factory=list)
@@ -47,25 +51,41 @@ class Branch:
 
     def fork(self) -> Branch:
         """Another that goes on from here."""
-        return Branch(
-            list(self.tokens), self.prompt_length, self.most_new, self.end_ids,
-            None if self.pieces is None else self.pieces.fork(), list(self.log_probabilities), list(self.alternatives),
-        )  # fmt: skip
+        return replace(
+            self,
+            tokens=list(self.tokens),
+            pieces=None if self.pieces is None else self.pieces.fork(),
+            grammar=None if self.grammar is None else self.grammar.fork(),
+            log_probabilities=list(self.log_probabilities),
+            alternatives=list(self.alternatives),
+        )
 
     def add(self, token_id: int) -> None:
         """Take one more token, and see whether it is the last."""
         self.tokens.append(token_id)
-        if token_id in self.end_ids or (self.pieces is not None and self.pieces.add(token_id)):
+        if token_id in self.end_ids:  # one that was forced may break a grammar off
+            self.finish_reason = "stop" if self.grammar is None or self.grammar.complete else "length"
+            return
+        if self.grammar is not None:
+            self.grammar.add(token_id)
+        if (self.pieces is not None and self.pieces.add(token_id)) or (self.grammar is not None and self.grammar.ended):
             self.finish_reason = "stop"
         elif self.num_new >= self.most_new:
             stopped = self.pieces is not None and self.pieces.end()
             self.finish_reason = "stop" if stopped else "length"
 
 
-def new_branch(
-    prompt: Sequence[int], most_new: int, settings: GenerationSettings, tokenizer: Tokenizer | None
-) -> Branch:
-    """A branch with nothing written yet."""
-    watched = settings.stop_strings and tokenizer is not None
-    pieces = Pieces(tokenizer, prompt, settings.stop_strings) if watched and tokenizer is not None else None
-    return Branch(list(prompt), len(prompt), most_new, settings.end_ids, pieces)
+def new_branches(
+    model: Decoder, prompts: Sequence[Sequence[int]], settings: GenerationSettings, tokenizer: Tokenizer | None
+) -> list[Branch]:
+    """For every prompt a branch with nothing written yet. Raises ``UsageError`` for a grammar that can't be."""
+    grammar = new_grammar(settings, tokenizer, vocabulary_size(model))
+    branches = []
+    for prompt in prompts:
+        room = last_position(model, prompt, settings.most_new_tokens(len(prompt))) + 1 - len(prompt)
+        branch = Branch(list(prompt), len(prompt), room, settings.end_ids)
+        if settings.stop_strings and tokenizer is not None:
+            branch.pieces = Pieces(tokenizer, prompt, settings.stop_strings)
+        branch.grammar = None if grammar is None else grammar.fork()
+        branches.append(branch)
+    return branches

@@ -55,6 +55,22 @@ class KeyValueCache:
         self.keys, self.values = self.keys[:, index], self.values[:, index]
         self.lengths = [self.lengths[parent] for parent in parents]
 
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forget all tokens of each sequence but its first ``lengths``. Raises ``UsageError`` where it has fewer."""
+        self.lengths = _shortened(self.lengths, lengths)
+
+    def block(self, sequence: int, number: int) -> tuple[Tensor, Tensor]:
+        """A copy of the keys and values [L, 64, H, Dh] of 64 tokens of a sequence."""
+        rows = slice(number * PANEL, (number + 1) * PANEL)
+        return self.keys[:, sequence, rows].clone(), self.values[:, sequence, rows].clone()
+
+    def fill(self, sequence: int, blocks: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Put what ``block`` gave of another sequence into an empty one."""
+        for keys, values in blocks:
+            rows = slice(self.lengths[sequence], self.lengths[sequence] + PANEL)
+            self.keys[:, sequence, rows], self.values[:, sequence, rows] = keys, values
+            self.lengths[sequence] += PANEL
+
     def _places(self, starts: Sequence[int], stops: Sequence[int]) -> Tensor:
         """Rows of the flattened store that hold tokens ``starts[n]`` to ``stops[n]`` of every sequence."""
         rows = [
@@ -119,8 +135,33 @@ class PagedCache:
         for pages in old:
             for page in pages:
                 self._release(page)
+        self._own_last_pages()
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forget all tokens of each sequence but its first ``lengths``. Raises ``UsageError`` where it has fewer."""
+        self.lengths = _shortened(self.lengths, lengths)
+        for pages, length in zip(self._pages, self.lengths, strict=True):
+            while len(pages) > pages_of(length):
+                self._release(pages.pop())
+        self._own_last_pages()
+
+    def block(self, sequence: int, number: int) -> tuple[Tensor, Tensor]:
+        """A copy of the keys and values of 64 tokens of a sequence: one page of each layer."""
+        page = self._pages[sequence][number]
+        return self.keys[:, page].clone(), self.values[:, page].clone()
+
+    def fill(self, sequence: int, blocks: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Put what ``block`` gave of another sequence into an empty one."""
+        for keys, values in blocks:
+            page = self._take()
+            self.keys[:, page], self.values[:, page] = keys, values
+            self._pages[sequence].append(page)
+            self.lengths[sequence] += PANEL
+
+    def _own_last_pages(self) -> None:
+        """Two sequences can't both write into one page: one that is not full is copied for all but one of them."""
         copies = []
-        for n, pages in enumerate(self._pages):  # two sequences can't both write into one page
+        for n, pages in enumerate(self._pages):
             if self.lengths[n] % PANEL and self._uses[pages[-1]] > 1:
                 copies.append((pages[-1], self._take(), self.lengths[n] % PANEL))
                 self._release(pages[-1])
@@ -196,6 +237,13 @@ def pages_struct(keys: Tensor, values: Tensor, table: Tensor, lengths: Tensor) -
     """Pages as the kernels take them. The tensors must outlive it."""
     places = (tensor.data_ptr() for tensor in (keys, values, table, lengths))
     return native.Cache(*places, keys.shape[1], table.shape[1])
+
+
+def _shortened(before: Sequence[int], lengths: Sequence[int]) -> list[int]:
+    """Raises ``UsageError`` where a sequence has not so many tokens."""
+    if len(lengths) != len(before) or any(new > old for old, new in zip(before, lengths, strict=False)):
+        raise UsageError(f"sequences of {list(before)} tokens can't be cut to {list(lengths)}")
+    return list(lengths)
 
 
 def _grown(before: Sequence[int], new: Sequence[int], capacity: int) -> list[int]:

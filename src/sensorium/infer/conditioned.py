@@ -37,6 +37,10 @@ class ConditionedCache:
         self.written.select(parents)
         self.memory.select(parents)
 
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forget all tokens of each sequence but its first ``lengths``."""
+        self.written.truncate(lengths)
+
 
 class Conditioned:
     """``generate`` and ``beam_search`` take it as they take a ``DecoderLM``: prompt n goes on from source n."""

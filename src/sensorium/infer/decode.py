@@ -16,6 +16,7 @@ from sensorium.errors import UsageError
 from sensorium.infer.cache import AnyCache, pages_needed
 from sensorium.infer.conditioned import Conditioned, ConditionedCache
 from sensorium.infer.fast_stack import cache_for
+from sensorium.infer.prefix import Prefixes
 from sensorium.models.decoder import DecoderLM
 from sensorium.packed import Packed
 
@@ -29,12 +30,19 @@ SHORTEST_PREFIX = 64
 
 @torch.inference_mode()
 def start(
-    model: Decoder, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, branches: int = 1
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    branches: int = 1,
+    prefixes: Prefixes | None = None,
 ) -> tuple[Started, Tensor]:
     """A cache with the N prompts in it, and the logits [N, V] of what comes after each.
 
     Equal prompts are computed once, and so is a long beginning that all of them have in common. The cache has room for
-    ``branches`` sequences that go on from each prompt. Raises ``UsageError`` for an empty or too long prompt.
+    ``branches`` sequences that go on from each prompt. With ``prefixes``, what is known of the prompts' beginnings is
+    not computed, and they are known from then on; of an encoder–decoder's, nothing is. Raises ``UsageError`` for an
+    empty or too long prompt.
     """
     _check(model, prompts, max_new_tokens)
     if isinstance(model, Conditioned):  # equal prompts go on from different sources: nothing is shared
@@ -47,12 +55,20 @@ def start(
     prefix = _common_prefix(distinct)
     pages = pages_needed(prefix, list(map(len, distinct)), ends, [branches * count for count in wanted.values()])
     cache = new_cache(model, 1 if prefix else len(distinct), max(ends), num_pages=pages)
+    shared = distinct[0][:prefix]
+    if prefixes is not None:
+        prefixes.fill(model, cache, [shared] if prefix else distinct, leave=0 if prefix else 1)
     if prefix:
-        model(Packed.from_sequences([distinct[0][:prefix]]), cache)
+        known = cache.lengths[0]
+        if known < prefix:
+            model(Packed.from_sequences([shared[known:]], start_positions=[known]), cache)
         cache.select([0] * len(distinct))
-    batch = Packed.from_sequences([prompt[prefix:] for prompt in distinct], start_positions=cache.lengths)
+    rest = [prompt[known:] for prompt, known in zip(distinct, cache.lengths, strict=True)]
+    batch = Packed.from_sequences(rest, start_positions=cache.lengths)
     hidden_states = model(batch, cache)  # [T, D]
     logits = model.next_token_logits(hidden_states[batch.last])  # [distinct, V]: only where a token is chosen
+    if prefixes is not None:
+        prefixes.keep(cache, distinct)
     places = {prompt: place for place, prompt in enumerate(distinct)}
     order = [places[tuple(prompt)] for prompt in prompts]
     cache.select(order)
@@ -76,6 +92,11 @@ def last_position(model: Decoder, prompt: Sequence[int], max_new_tokens: int) ->
 def longest(model: Decoder) -> int:
     """Tokens of the longest sequence that the model can go on to."""
     return model.max_length if isinstance(model, Conditioned) else model.config.max_length
+
+
+def vocabulary_size(model: Decoder) -> int:
+    """How many tokens the model can write."""
+    return (model.model.config.decoder_stem if isinstance(model, Conditioned) else model.config.stem).vocabulary_size
 
 
 def new_cache(model: DecoderLM, num_sequences: int, capacity: int, *, num_pages: int | None = None) -> AnyCache:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sensorium.errors import UsageError
 from sensorium.infer.branch import Branch
+from sensorium.infer.grammar import allowed
 from sensorium.infer.settings import GenerationSettings
 
 Filter = Callable[[Tensor, Sequence[Branch]], Tensor]
@@ -20,8 +21,8 @@ NEVER = float("-inf")
 
 
 def make_filters(settings: GenerationSettings) -> list[Filter]:
-    """What holds however the next token is chosen, in the order of ``transformers``."""
-    filters: list[Filter] = []
+    """What holds however the next token is chosen, in the order of ``transformers``; before all, the grammar."""
+    filters: list[Filter] = [_grammar] if settings.constraint else []
     if settings.repetition_penalty != 1.0:
         filters.append(repetition(settings.repetition_penalty))
     if settings.no_repeat_ngram_size:
@@ -107,6 +108,11 @@ def completed(tokens: Sequence[int], phrases: Sequence[Sequence[int]]) -> set[in
     """
     before = {size: list(tokens[len(tokens) - size + 1 :]) for size in {len(ids) for ids in phrases}}
     return {ids[-1] for ids in phrases if len(ids) <= len(tokens) + 1 and before[len(ids)] == list(ids[:-1])}
+
+
+def _grammar(logits: Tensor, branches: Sequence[Branch]) -> Tensor:
+    masks = [None if branch.grammar is None else branch.grammar.mask() for branch in branches]
+    return logits.masked_fill_(~allowed(masks, logits.shape[-1]).to(logits.device), NEVER)
 
 
 def _banned(which: Callable[[Branch], Iterable[int]]) -> Filter:

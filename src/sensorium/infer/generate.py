@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from sensorium.infer.branch import Branch, new_branch
-from sensorium.infer.decode import Decoder, go_on, last_position, start
+from sensorium.infer.branch import Branch, new_branches
+from sensorium.infer.decode import Decoder, Started, go_on, start
+from sensorium.infer.prefix import Prefixes
 from sensorium.infer.sampling import likelihoods, make_sampler, source_of_chance
 from sensorium.infer.settings import GenerationSettings
 from sensorium.text import Tokenizer
@@ -43,24 +45,21 @@ def generate(
 
 
 def generate_stream(
-    model: Decoder, prompts: Sequence[Sequence[int]], settings: GenerationSettings, tokenizer: Tokenizer | None = None
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    tokenizer: Tokenizer | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Iterator[Generated]:
     """New tokens as they are made, greedy or sampled; sample i of prompt n is sequence n · num_return_sequences + i.
 
     A sequence that ends leaves the batch; the others go on without it. One also ends when the model's positions are
     used up. With a seed a prompt's samples are the same whatever stands beside it. What prompts share is computed once
     (``decode.start``). Raises ``UsageError`` for an empty or too long prompt. The settings' token ids are taken as they
-    are, and stop strings need the tokenizer (``write.resolve``).
+    are (``write.resolve``); stop strings and grammars need the tokenizer.
     """
+    branches, cache, logits = begin(model, prompts, settings, tokenizer, prefixes)
     copies = settings.num_return_sequences
-    most = [settings.most_new_tokens(len(prompt)) for prompt in prompts]
-    cache, logits = start(model, prompts, max_new_tokens=max(most, default=1), branches=copies)  # [N, V]
-    parents = [n for n in range(len(prompts)) for _ in range(copies)]
-    with torch.inference_mode():
-        cache.select(parents)
-        logits = logits[parents]
-    rooms = [last_position(model, prompt, new) + 1 - len(prompt) for prompt, new in zip(prompts, most, strict=True)]
-    branches = [new_branch(prompts[n], rooms[n], settings, tokenizer) for n in parents]
     generators = [source_of_chance(settings.seed, place % copies) for place in range(len(branches))]
     choose = make_sampler(settings)
     alive = list(range(len(branches)))
@@ -68,10 +67,7 @@ def generate_stream(
         with torch.inference_mode():  # not around the yield: the mode would leak into the caller
             going = [branches[n] for n in alive]
             chosen = choose(logits, going, [generators[n] for n in alive]).tolist()
-            if settings.log_probs is not None:
-                for branch, likelihood in zip(going, likelihoods(logits, chosen, settings.log_probs), strict=True):
-                    branch.log_probabilities.append(likelihood[0])
-                    branch.alternatives.append(likelihood[1])
+            note_likelihoods(going, logits, chosen, settings)
         going_on = []
         for place, (n, token_id) in enumerate(zip(alive, chosen, strict=True)):
             branches[n].add(token_id)
@@ -81,3 +77,33 @@ def generate_stream(
         alive = [alive[place] for place in going_on]
         if alive:
             logits = go_on(model, cache, going_on, [chosen[place] for place in going_on])  # [S, V]
+
+
+def begin(
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    tokenizer: Tokenizer | None,
+    prefixes: Prefixes | None,
+) -> tuple[list[Branch], Started, Tensor]:
+    """A branch for every sample of every prompt, the cache that holds them, and the logits [S, V] of what is next."""
+    copies = settings.num_return_sequences
+    most = max((settings.most_new_tokens(len(prompt)) for prompt in prompts), default=1)
+    cache, logits = start(model, prompts, max_new_tokens=most, branches=copies, prefixes=prefixes)  # [N, V]
+    parents = [n for n in range(len(prompts)) for _ in range(copies)]
+    with torch.inference_mode():
+        cache.select(parents)
+        logits = logits[parents]
+    firsts = new_branches(model, prompts, settings, tokenizer)
+    return [firsts[n].fork() for n in parents], cache, logits
+
+
+def note_likelihoods(
+    branches: Sequence[Branch], logits: Tensor, chosen: Sequence[int], settings: GenerationSettings
+) -> None:
+    """Write down how likely the model finds the chosen tokens, where the settings ask for it; ``logits`` [S, V]."""
+    if settings.log_probs is None:
+        return
+    for branch, (own, alternatives) in zip(branches, likelihoods(logits, chosen, settings.log_probs), strict=True):
+        branch.log_probabilities.append(own)
+        branch.alternatives.append(alternatives)

@@ -22,17 +22,22 @@ Sampler = Callable[[Tensor, Sequence[Branch], Sequence[torch.Generator]], Tensor
 
 def make_sampler(settings: GenerationSettings) -> Sampler:
     """The function that chooses the next tokens: the likeliest, or drawn by their probability."""
-    filters = make_filters(settings)
     if not settings.do_sample:
+        filters = make_filters(settings)
         return lambda logits, branches, generators: likeliest(apply(filters, logits, branches), 1)[1][:, 0]
-    filters += make_warpers(settings)
+    probabilities = make_probabilities(settings)
+    return lambda logits, branches, generators: draw(probabilities(logits, branches), generators)
 
-    def sample(logits: Tensor, branches: Sequence[Branch], generators: Sequence[torch.Generator]) -> Tensor:
-        probabilities = apply(filters, logits, branches).softmax(dim=-1)  # [S, V]
-        drawn = [torch.multinomial(p, 1, generator=g) for p, g in zip(probabilities, generators, strict=True)]
-        return torch.cat(drawn)
 
-    return sample
+def make_probabilities(settings: GenerationSettings) -> Callable[[Tensor, Sequence[Branch]], Tensor]:
+    """The function from logits [S, V] and their branches to what sampling draws from, [S, V]."""
+    filters = make_filters(settings) + make_warpers(settings)
+    return lambda logits, branches: apply(filters, logits, branches).softmax(dim=-1)
+
+
+def draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """[S, V] → [S]: a token by each row, from that row's own source of chance."""
+    return torch.cat([torch.multinomial(p, 1, generator=g) for p, g in zip(probabilities, generators, strict=True)])
 
 
 def source_of_chance(seed: int | None, stream: int) -> torch.Generator:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from sensorium.errors import CheckpointError, UsageError, nearest
+from sensorium.infer.setting_checks import CHECKS, as_tuple
 
 MAX_NEW_TOKENS = 20
 """Where neither ``max_new_tokens`` nor ``max_length`` says how many."""
-MOST_PENALTY = 10.0
-"""Of a length, up or down: beyond it a score has nothing to do with probability, and at last leaves a float's range."""
-MOST_ALTERNATIVES = 100
-MOST_STOP_STRINGS = 64
 
 
 @dataclass(frozen=True)
@@ -70,25 +68,45 @@ class GenerationSettings:
     """The end token, or several; ``None``: the tokenizer's."""
     stop_strings: tuple[str, ...] = ()
     """Texts before which the writing ends; they are cut off."""
+    json_schema: str | Mapping[str, Any] | None = None
+    """A JSON schema, as JSON or as a mapping, that the text satisfies (``infer.grammar``)."""
+    regex: str | None = None
+    """A regular expression that the whole text matches."""
+    choices: tuple[str, ...] = ()
+    """The texts one of which is written."""
+    prompt_lookup_num_tokens: int = 0
+    """Guess so many tokens at a time from what followed the same words before, and check them in one pass: the same
+    text, sooner where it repeats its prompt (``infer.speculate``); 0: no guessing."""
+    num_assistant_tokens: int = 5
+    """Tokens that an assistant model, where there is one, guesses at a time."""
     log_probs: int | None = None
     """Give the log probability of every token written, and of so many of the likeliest at its place; ``None``: none."""
 
     def __post_init__(self) -> None:
         """Raises ``UsageError`` for a value that can't be meant, and for two that contradict each other."""
+        if isinstance(self.json_schema, Mapping):
+            object.__setattr__(self, "json_schema", _as_json(self.json_schema))
         for name in _SEVERAL:
-            object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
-        for name, (allowed, words) in _CHECKS.items():
+            object.__setattr__(self, name, as_tuple(name, getattr(self, name)))
+        for name, (allowed, words) in CHECKS.items():
             if not allowed(getattr(self, name)):
                 raise UsageError(f"{name} is {getattr(self, name)!r}; it must be {words}")
         _check_number_of_answers(self)
         _check_effect(self)
         _check_lengths(self)
+        if len(several := [name for name in _CONSTRAINTS if getattr(self, name)]) > 1:
+            raise UsageError(f"{' and '.join(several)} were given; a text can follow one of them")
         _check_tokens(self)
 
     @property
     def end_ids(self) -> frozenset[int]:
         """The end tokens; none where ``eos_token_id`` is ``None``."""
         return _ids(self.eos_token_id)
+
+    @property
+    def constraint(self) -> str | None:
+        """Which of the settings constrains the whole text."""
+        return next((name for name in _CONSTRAINTS if getattr(self, name)), None)
 
     @property
     def forced_end_ids(self) -> frozenset[int]:
@@ -141,7 +159,8 @@ def settings_of(options: Mapping[str, Any], defaults: Mapping[str, Any] | None =
 
 _SAMPLING = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0}
 _SEARCH = {"length_penalty": 1.0, "early_stopping": False}
-_SEVERAL = ("bad_words", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "stop_strings")
+_SEVERAL = ("bad_words", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "stop_strings", "choices")
+_CONSTRAINTS = ("json_schema", "regex", "choices")
 _IGNORED = {
     "num_beam_groups": 1, "diversity_penalty": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
     "encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0, "exponential_decay_length_penalty": None,
@@ -178,9 +197,9 @@ def _that_apply(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
 
 def _check_default(name: str, value: Any) -> None:
     """Raises ``CheckpointError`` for a default that is not of its kind."""
-    allowed, words = _CHECKS[name]
+    allowed, words = CHECKS[name]
     try:
-        fine = allowed(_as_tuple(name, value) if name in _SEVERAL else value)
+        fine = allowed(as_tuple(name, value) if name in _SEVERAL else value)
     except UsageError:
         fine = False
     if not fine:
@@ -196,6 +215,8 @@ def _warn_of_ignored(defaults: Mapping[str, Any]) -> None:
 def _check_number_of_answers(settings: GenerationSettings) -> None:
     if settings.num_beams > 1 and settings.do_sample:
         raise UsageError("sampling within a beam search is not supported; give do_sample=True or num_beams, not both")
+    if settings.num_beams > 1 and settings.prompt_lookup_num_tokens:
+        raise UsageError("prompt_lookup_num_tokens guesses what one text says next; it does not go with num_beams")
     wanted = settings.num_return_sequences
     if settings.num_beams > 1 and wanted > settings.num_beams:
         raise UsageError(
@@ -237,72 +258,11 @@ def _check_tokens(settings: GenerationSettings) -> None:
             raise UsageError(f"{name} is {min(forced)}, and suppress_tokens forbids it")
 
 
-# --- kinds -----------------------------------------------------------------------------------------------------------
-
-
-def _whole(low: int, high: float = float("inf"), *, none: bool = False) -> Callable[[Any], bool]:
-    return lambda value: (none and value is None) or (type(value) is int and low <= value <= high)
-
-
-def _number(inside: Callable[[float], bool]) -> Callable[[Any], bool]:
-    return lambda value: type(value) in (int, float) and inside(value)
-
-
-def _token(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _tokens(value: Any) -> bool:
-    return isinstance(value, tuple) and all(map(_token, value))
-
-
-def _one_or_several(value: Any) -> bool:
-    return value is None or _token(value) or (isinstance(value, list | tuple) and all(map(_token, value)))
-
-
-def _texts(most: int) -> Callable[[Any], bool]:
-    return lambda value: len(value) <= most and all(isinstance(text, str) and text for text in value)
-
-
-_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "max_new_tokens": (_whole(1, none=True), "1 or more"),
-    "max_length": (_whole(1, none=True), "1 or more"),
-    "min_new_tokens": (_whole(0), "0 or more"),
-    "min_length": (_whole(0), "0 or more"),
-    "do_sample": (lambda value: isinstance(value, bool), "True or False"),
-    "temperature": (_number(lambda t: 0 < t < float("inf")), "above 0 (do_sample=False is greedy)"),
-    "top_k": (_whole(0), "0 or more"),
-    "top_p": (_number(lambda p: 0 < p <= 1), "above 0 and at most 1"),
-    "min_p": (_number(lambda p: 0 <= p <= 1), "from 0 to 1"),
-    "seed": (_whole(0, none=True), "0 or more"),
-    "num_beams": (_whole(1), "1 or more"),
-    "length_penalty": (_number(lambda p: abs(p) <= MOST_PENALTY), f"from {-MOST_PENALTY} to {MOST_PENALTY}"),
-    "early_stopping": (lambda value: isinstance(value, bool) or value == "never", "True, False or 'never'"),
-    "num_return_sequences": (_whole(1), "1 or more"),
-    "repetition_penalty": (_number(lambda p: 0 < p < float("inf")), "above 0"),
-    "no_repeat_ngram_size": (_whole(0), "0 or more"),
-    "bad_words": (_texts(10_000), "a list of texts that are not empty"),
-    "bad_words_ids": (lambda value: all(ids and _tokens(ids) for ids in value), "a list of lists of token ids"),
-    "suppress_tokens": (_tokens, "a list of token ids"),
-    "begin_suppress_tokens": (_tokens, "a list of token ids"),
-    "forced_bos_token_id": (lambda value: value is None or _token(value), "a token id"),
-    "forced_eos_token_id": (_one_or_several, "a token id, or a list of them"),
-    "eos_token_id": (_one_or_several, "a token id, or a list of them"),
-    "stop_strings": (_texts(MOST_STOP_STRINGS), f"at most {MOST_STOP_STRINGS} texts that are not empty"),
-    "log_probs": (_whole(0, MOST_ALTERNATIVES, none=True), f"from 0 to {MOST_ALTERNATIVES}"),
-}
-"""Of each setting: whether a value may be meant, and what it must be."""
-
-
-def _as_tuple(name: str, value: Any) -> tuple[Any, ...]:
-    """A list, or a text by itself, as a tuple."""
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return (value,)
-    if not isinstance(value, Sequence):
-        raise UsageError(f"{name} is {value!r}; it must be {_CHECKS[name][1]}")
-    return tuple(tuple(one) if isinstance(one, list) else one for one in value)
+def _as_json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"json_schema can't be written as JSON: {error}") from error
 
 
 def _ids(value: int | Sequence[int] | None) -> frozenset[int]:

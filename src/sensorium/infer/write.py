@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from sensorium.errors import UsageError
 from sensorium.infer.beam import beam_search
 from sensorium.infer.branch import Alternatives, Branch, FinishReason
-from sensorium.infer.conditioned import Conditioned
-from sensorium.infer.decode import Decoder
-from sensorium.infer.generate import generate_stream
+from sensorium.infer.decode import Decoder, vocabulary_size
+from sensorium.infer.generate import Generated, generate_stream
 from sensorium.infer.pieces import Pieces
+from sensorium.infer.prefix import Prefixes
 from sensorium.infer.settings import GenerationSettings
+from sensorium.infer.speculate import speculate_stream
+from sensorium.models.decoder import DecoderLM
 from sensorium.text import Tokenizer
 
 
@@ -39,27 +41,40 @@ def write(
     prompts: Sequence[Sequence[int]],
     settings: GenerationSettings = GenerationSettings(),  # noqa: B008
     tokenizer: Tokenizer | None = None,
+    *,
+    assistant: DecoderLM | None = None,
+    prefixes: Prefixes | None = None,
 ) -> list[list[Written]]:
     """For every prompt its ``num_return_sequences`` answers; those of a beam search the best first.
 
     Of an encoder–decoder, ``model`` is a ``Conditioned`` and ``prompts`` begin each text (``Conditioned.prompts``). The
-    tokenizer gives the texts, the end token where the settings name none, and is needed for ``stop_strings`` and
-    ``bad_words``. Raises ``UsageError`` for an empty or too long prompt, and for token ids that the model has not.
+    tokenizer gives the texts, the end token where the settings name none, and is needed for stop strings, bad words
+    and grammars. An ``assistant`` is a smaller model of the same vocabulary that guesses ahead (``infer.speculate``);
+    ``prefixes`` keep what prompts begin with from call to call (``infer.prefix``).
+    Raises ``UsageError`` for an empty or too long prompt, and for token ids that the model has not.
     """
     settings = resolve(settings, model, tokenizer)
     if settings.num_beams > 1:
-        found = beam_search(model, prompts, settings, tokenizer)
+        if assistant is not None:
+            raise UsageError("an assistant guesses what one text says next; it does not go with num_beams")
+        found = beam_search(model, prompts, settings, tokenizer, prefixes)
         return [[_written(one.branch, tokenizer, settings, one.score) for one in answers] for answers in found]
     copies = settings.num_return_sequences
     ended: dict[int, Written] = {}
-    for new in generate_stream(model, prompts, settings, tokenizer):
+    for new in _generated(model, prompts, settings, tokenizer, assistant, prefixes):
         if new.finished:
             ended[new.sequence] = _written(new.branch, tokenizer, settings)
     return [[ended[n * copies + copy] for copy in range(copies)] for n in range(len(prompts))]
 
 
 def write_stream(
-    model: Decoder, prompt: Sequence[int], settings: GenerationSettings, tokenizer: Tokenizer
+    model: Decoder,
+    prompt: Sequence[int],
+    settings: GenerationSettings,
+    tokenizer: Tokenizer,
+    *,
+    assistant: DecoderLM | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Iterator[str]:
     """The text that follows a prompt, piece by piece as it is made; together they are the text that ``write`` gives.
 
@@ -70,7 +85,7 @@ def write_stream(
         raise UsageError("a stream is one text as it is made; it goes with neither num_beams nor num_return_sequences")
     settings = resolve(settings, model, tokenizer)
     pieces = Pieces(tokenizer, prompt, settings.stop_strings)
-    for new in generate_stream(model, [prompt], replace(settings, stop_strings=())):
+    for new in _generated(model, [prompt], replace(settings, stop_strings=()), tokenizer, assistant, prefixes):
         if new.token_id not in settings.end_ids:
             pieces.add(new.token_id)
         if new.finished:
@@ -105,13 +120,22 @@ def resolve(settings: GenerationSettings, model: Decoder, tokenizer: Tokenizer |
     return settings
 
 
-def vocabulary_size(model: Decoder) -> int:
-    """How many tokens a model can write."""
-    return (model.model.config.decoder_stem if isinstance(model, Conditioned) else model.config.stem).vocabulary_size
-
-
 def _plain(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
     return tuple(tokenizer.encode_plain(text))
+
+
+def _generated(
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    tokenizer: Tokenizer | None,
+    assistant: DecoderLM | None,
+    prefixes: Prefixes | None,
+) -> Iterator[Generated]:
+    """New tokens as they are made, one at a time or, where somebody guesses, several."""
+    if assistant is None and not settings.prompt_lookup_num_tokens:
+        return generate_stream(model, prompts, settings, tokenizer, prefixes)
+    return speculate_stream(model, prompts, settings, tokenizer, assistant, prefixes)
 
 
 def _written(
