@@ -20,10 +20,10 @@ from sensorium.errors import DataError, UsageError, nearest
 from sensorium.text.documents._html import escape_html, read_html
 from sensorium.text.documents._markdown import escape_markdown, read_markdown
 from sensorium.text.documents._plain import read_plain
-from sensorium.text.documents._sentence import Part, Piece, Sentence, render
+from sensorium.text.documents._sentence import MARK, STYLES, Part, Piece, Sentence, render
 from sensorium.text.documents._subtitles import escape_subtitles, read_subtitles
 
-__all__ = ["Document", "Format", "Piece", "Sentence", "format_of", "open_document", "parse_document"]
+__all__ = ["MARK", "STYLES", "Document", "Format", "Piece", "Sentence", "format_of", "open_document", "parse_document"]
 
 Format = Literal["markdown", "html", "text", "srt", "vtt"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -15,6 +15,7 @@ MARKUP = "\ufffc"
 """What stands for a markup while sentences are looked for."""
 _BRACKETS = {"[": "[\\[［【]", "]": "[\\]］】]", "(": "[(（]", ")": "[)）]", "{": "[{｛]", "}": "[}｝]",
              "<": "[<＜〈]", ">": "[>＞〉]"}  # fmt: skip
+_LETTER = re.compile(r"[^\W\d_]")
 _LATIN = re.compile(r"[^\W_]")
 _CHINESE = re.compile(r"[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")
 
@@ -108,7 +109,7 @@ def sentences_of(pieces: Iterable[Piece], block: int, special: str = "") -> list
         while last < len(atoms) and places[last] < end:
             last += 1
         begin, stop = _trimmed(atoms, first, last)
-        if any(_LATIN.search(atom.text) for atom in atoms[begin:stop]):
+        if any(_LETTER.search(atom.text) for atom in atoms[begin:stop]):
             parts.append("".join(atom.source for atom in atoms[done:begin]))
             parts.append(Sentence(tuple(_joined(atoms[begin:stop])), block, special))
             done = stop
@@ -255,7 +256,7 @@ def _spaces(sentence: Sentence) -> list[tuple[bool, bool]]:
 
 
 def _is_stretch(piece: Piece) -> bool:
-    return piece.kind == "text" and bool(_LATIN.search(piece.text))
+    return piece.kind == "text" and bool(_LETTER.search(piece.text))
 
 
 def _as_before(old: str, new: str) -> str:

@@ -1,0 +1,105 @@
+"""A document's sentences through a translator, and what was lost on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sensorium.storage import write_text
+from sensorium.text.documents import MARK, STYLES, Document, Sentence
+from sensorium.text.kept import Glossary, lost_numbers, lost_terms, numbers, terms_in
+
+Translate = Callable[[list[str]], list[list[str]]]
+"""Texts → the translations of each, the best first."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A sentence whose translation does not keep something."""
+
+    source: str
+    translation: str
+    lost: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TranslatedDocument:
+    """A document in another language, and what a reader should look at."""
+
+    text: str
+    num_sentences: int
+    markup_lost: int
+    """Sentences whose markup the model lost: the texts between were translated by themselves."""
+    num_numbers: int
+    """Numbers in the sentences."""
+    lost_numbers: tuple[Loss, ...]
+    num_terms: int
+    """Terms of the glossary in the sentences."""
+    lost_terms: tuple[Loss, ...]
+
+    @property
+    def number_error_rate(self) -> float:
+        """Numbers lost, of all."""
+        return sum(len(one.lost) for one in self.lost_numbers) / max(self.num_numbers, 1)
+
+    @property
+    def term_error_rate(self) -> float:
+        """Terms lost, of all."""
+        return sum(len(one.lost) for one in self.lost_terms) / max(self.num_terms, 1)
+
+    @property
+    def summary(self) -> str:
+        """What happened, in a sentence."""
+        numbers_lost = sum(len(one.lost) for one in self.lost_numbers)
+        terms_lost = sum(len(one.lost) for one in self.lost_terms)
+        said = [f"{self.num_sentences:,} sentences", f"{numbers_lost:,} of {self.num_numbers:,} numbers lost"]
+        said += [f"{terms_lost:,} of {self.num_terms:,} terms lost"] if self.num_terms else []
+        said += [f"{self.markup_lost:,} translated in pieces, to keep their markup"] if self.markup_lost else []
+        return "; ".join(said)
+
+    def save(self, path: str | Path) -> None:
+        """Write the text, whole or not at all."""
+        write_text(Path(path), self.text)
+
+
+def translate_document(
+    document: Document, translate: Translate, glossary: Glossary, keeps: Callable[[str], bool]
+) -> TranslatedDocument:
+    """Each sentence in its best wording that keeps its markup. ``keeps``: whether the model can say a text as it is."""
+    sentences = document.sentences
+    style = next((style for style in STYLES if keeps(style.format(1)) and style.format(1) not in document.source), MARK)
+    texts = list(dict.fromkeys(sentence.marked(style) for sentence in sentences))
+    found = dict(zip(texts, translate(texts), strict=True)) if texts else {}
+    chosen = [_chosen(document, sentence, found[sentence.marked(style)], glossary) for sentence in sentences]
+    missed = [sentence for sentence, one in zip(sentences, chosen, strict=True) if one is None]
+    pieces = list(dict.fromkeys(piece.strip() for sentence in missed for piece in sentence.stretches))
+    wordings = {piece: best for piece, (best, *_) in zip(pieces, translate(pieces), strict=True)} if pieces else {}
+    written = []
+    for sentence, one in zip(sentences, chosen, strict=True):
+        wording = [wordings[piece.strip()] for piece in sentence.stretches] if one is None else []
+        written.append(sentence.with_stretches(wording, document.escaped) if one is None else one)
+    return _result(document, written, glossary, len(missed))
+
+
+def _chosen(document: Document, sentence: Sentence, found: list[str], glossary: Glossary) -> str | None:
+    """Of the wordings that keep the markup, the first that loses least; ``None`` where none keeps it."""
+    source = sentence.text
+    rendered = [one for text in found if (one := document.rendered(sentence, text)) is not None]
+    losses = [len(lost_terms(source, one, glossary)) + len(lost_numbers(source, one)) for one in rendered]
+    return rendered[losses.index(min(losses))] if rendered else None
+
+
+def _result(document: Document, written: list[str], glossary: Glossary, missed: int) -> TranslatedDocument:
+    pairs = [(sentence.text, text) for sentence, text in zip(document.sentences, written, strict=True)]
+    losses_of_numbers = [Loss(a, b, tuple(lost)) for a, b in pairs if (lost := lost_numbers(a, b))]
+    losses_of_terms = [Loss(a, b, tuple(lost)) for a, b in pairs if (lost := lost_terms(a, b, glossary))]
+    return TranslatedDocument(
+        text=document.replaced(list(written)),
+        num_sentences=len(pairs),
+        markup_lost=missed,
+        num_numbers=sum(len(numbers(a)) for a, _ in pairs),
+        lost_numbers=tuple(losses_of_numbers),
+        num_terms=sum(len(terms_in(a, glossary)) for a, _ in pairs),
+        lost_terms=tuple(losses_of_terms),
+    )
