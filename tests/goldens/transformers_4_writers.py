@@ -4,9 +4,9 @@ Writes ``transformers_4_writers.json`` beside itself; run it in an environment w
 
     python tests/goldens/transformers_4_writers.py
 
-The models are tiny, and their weights a function of the weights' names: the tests build the same ones. Where a call or a
-checkpoint says ``max_length``, ``max_new_tokens=None`` goes with it: the last releases of version 4 gave the pipelines
-256 new tokens by default, which there wins over any ``max_length`` that was asked for.
+The models are tiny, and their weights a function of the weights' names: the tests build the same ones. Where a call or
+a checkpoint says ``max_length``, ``max_new_tokens=None`` goes with it: the last releases of version 4 gave these
+pipelines 256 new tokens by default, which there wins over any ``max_length`` that was asked for.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def _save_tokenizer(folder: Path, codes: list[str], *, framed: bool) -> None:
     if codes:
         single = "en_XX $A </s>"
     known = [(token, pieces.index(token)) for token in ("<s>", "</s>", "en_XX") if token in pieces]
-    backend.post_processor = processors.TemplateProcessing(single=single, pair=f"{single} $B </s>", special_tokens=known)
+    pair = f"{single} $B </s>"
+    backend.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=known)
     backend.save(str(folder / "tokenizer.json"))
     names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>"}
     kind = "MBart50Tokenizer" if codes else "PreTrainedTokenizerFast"

@@ -1,4 +1,4 @@
-"""What transformers 4 wrote for texts, kept in ``goldens/``: the words and the shapes of the tasks version 5 dropped."""
+"""What transformers 4 wrote for texts, kept in ``goldens/``: words and shapes of the tasks that version 5 dropped."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
@@ -78,7 +79,13 @@ class Preset:
         return self.task(*inputs, **{**self.options, **options})
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.task, name)
+        found = getattr(self.task, name)
+        return partial(found, **self._for_document(found)) if name == "document" else found
+
+    def _for_document(self, call: Any) -> dict[str, Any]:
+        """The options that a document's call takes too."""
+        known = {*signature(call).parameters, *(field.name for field in OPTIONS)}
+        return {name: value for name, value in self.options.items() if name in known}
 
 
 def pipeline(

@@ -71,7 +71,7 @@ def translate_document(
     style = next((style for style in STYLES if keeps(style.format(1)) and style.format(1) not in document.source), MARK)
     texts = list(dict.fromkeys(sentence.marked(style) for sentence in sentences))
     found = dict(zip(texts, translate(texts), strict=True)) if texts else {}
-    chosen = [_chosen(document, sentence, found[sentence.marked(style)], glossary) for sentence in sentences]
+    chosen = [_chosen(document, sentence, found[sentence.marked(style)], glossary, style) for sentence in sentences]
     missed = [sentence for sentence, one in zip(sentences, chosen, strict=True) if one is None]
     pieces = list(dict.fromkeys(piece.strip() for sentence in missed for piece in sentence.stretches))
     wordings = {piece: best for piece, (best, *_) in zip(pieces, translate(pieces), strict=True)} if pieces else {}
@@ -82,10 +82,10 @@ def translate_document(
     return _result(document, written, glossary, len(missed))
 
 
-def _chosen(document: Document, sentence: Sentence, found: list[str], glossary: Glossary) -> str | None:
+def _chosen(document: Document, sentence: Sentence, found: list[str], glossary: Glossary, style: str) -> str | None:
     """Of the wordings that keep the markup, the first that loses least; ``None`` where none keeps it."""
     source = sentence.text
-    rendered = [one for text in found if (one := document.rendered(sentence, text)) is not None]
+    rendered = [one for text in found if (one := document.rendered(sentence, text, style)) is not None]
     losses = [len(lost_terms(source, one, glossary)) + len(lost_numbers(source, one)) for one in rendered]
     return rendered[losses.index(min(losses))] if rendered else None
 

@@ -75,6 +75,7 @@ class Translation(Text2TextGeneration):
         src_lang: str | None = None,
         tgt_lang: str | None = None,
         glossary: Glossary | None = None,
+        cut_loops: bool = True,
         **options: Any,
     ) -> TranslatedDocument:
         """A file (Markdown, HTML, plain text, SRT, WebVTT), or a parsed ``Document``, in another language.
@@ -88,7 +89,7 @@ class Translation(Text2TextGeneration):
         chinese = _is_chinese(tgt_lang)
 
         def translate(texts: list[str]) -> list[list[str]]:
-            return [found for _, found in self.translations(texts, manner, cut_loops=True, chinese=chinese)]
+            return [found for _, found in self.translations(texts, manner, cut_loops=cut_loops, chinese=chinese)]
 
         return translate_document(opened, translate, glossary or {}, self._keeps)
 

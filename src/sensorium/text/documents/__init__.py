@@ -59,13 +59,13 @@ class Document:
         """What can be translated."""
         return [part for part in self.parts if isinstance(part, Sentence)]
 
-    def rendered(self, sentence: Sentence, marked: str) -> str | None:
-        """Another wording of a sentence, its markup written as ``marked()`` writes it, in the form of this document.
+    def rendered(self, sentence: Sentence, marked: str, mark: str = MARK) -> str | None:
+        """Another wording of a sentence, its markup as ``sentence.marked(mark)`` writes it, in this document's form.
 
         ``None`` when a mark is missing, stands twice or closes what is not open. What the format would read as markup
         is escaped; the wording the sentence has already gives its own source back.
         """
-        return render(sentence, marked, _ESCAPE[self.format], keep_breaks=self.format in ("srt", "vtt"))
+        return render(sentence, marked, _ESCAPE[self.format], style=mark, keep_breaks=self.format in ("srt", "vtt"))
 
     def escaped(self, text: str) -> str:
         """A text as this format writes it."""

@@ -118,11 +118,10 @@ def sentences_of(pieces: Iterable[Piece], block: int, special: str = "") -> list
     return [part for part in parts if part]
 
 
-def render(sentence: Sentence, marked: str, escape: Callable[[str], str], *, keep_breaks: bool) -> str | None:
+def render(
+    sentence: Sentence, marked: str, escape: Callable[[str], str], *, style: str, keep_breaks: bool
+) -> str | None:
     """See ``Document.rendered``; ``keep_breaks``: as many lines as the sentence had."""
-    style = _style(sentence, marked)
-    if style is None:
-        return None
     marked = " ".join(marked.split())
     if marked == sentence.marked(style):
         return sentence.source
@@ -221,13 +220,6 @@ def _nested(order: Sequence[int], markups: Sequence[Piece]) -> bool:
     before = _partners(markups)
     after = _partners([markups[n] for n in order])
     return all(before[order[a]] == (None if b is None else order[b]) for a, b in after.items())
-
-
-def _style(sentence: Sentence, marked: str) -> str | None:
-    """How the marks are written; ``None`` where a sentence has marks and the text has none of any known style."""
-    if not sentence.num_marks:
-        return MARK
-    return next((style for style in STYLES if _pattern(style).search(marked)), None)
 
 
 STYLES = ("[{}]", "<{}>", "({})", "{{{}}}")
