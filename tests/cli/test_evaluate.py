@@ -77,3 +77,17 @@ def test_what_is_wrong_is_one_sentence(
 def test_a_model_without_a_classifier_is_refused(call: Any, tiny_hub: Path, data: Path) -> None:
     answer = call("evaluate", "text-classification", "--model", tiny_hub / "gpt2", "--data", data, *COLUMNS)
     assert (answer.status, "no sequence classifier" in answer.err) == (2, True)
+
+
+@pytest.mark.parametrize("task", ["translation", "summarization", "text2text-generation"])
+def test_what_a_model_writes_is_measured(task: str, call: Any, tiny_hub: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"text": f"a room number {n}", "target": f"ein Raum Nummer {n}"} for n in range(4)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    answer = call("evaluate", task, "--model", tiny_hub / "translator", "--data", path, "--train", path, "--json")
+    assert answer.status == 0, answer.err
+    [evaluation] = json.loads(answer.out)["evaluations"]
+    assert evaluation["provenance"]["num_items"] == 4
+    memory = next(one for one in evaluation["baselines"] if "nearest" in one["name"])
+    best = {"translation": 100, "summarization": 1, "text2text-generation": 1}[task]
+    assert memory["metrics"][evaluation["headline"]]["value"] == pytest.approx(best)
