@@ -129,7 +129,7 @@ def test_a_document_is_summarised_with_its_links(call: Any, tiny_hub: Path, page
     assert answer.status == 0, answer.err
     found = json.loads(answer.out)
     assert set(found) == {"text", "sections", "source", "sentences"}
-    assert found["source"] == "A heading\nSome text about ."
+    assert found["source"] == "A heading\nSome text about code."
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_a_document_gives_its_summary_its_sections_and_links(folder: Path, tmp_p
     path.write_text("# The cat\n\n" + " ".join(SENTENCES * 6) + "\n\n```\ncode\n```\n", encoding="utf-8")
     summary = pipeline("summarization", folder, max_length=8, num_beams=1).document(path)
     assert len(summary.sections) > 1
-    assert "code" not in summary.source
+    assert "code" not in summary.source  # of the block
     assert summary.source.startswith("The cat\nAnna lives")
     for sentence in summary.sentences:
         assert summary.text[sentence["start"] : sentence["end"]] == sentence["text"]

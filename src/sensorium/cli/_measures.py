@@ -53,9 +53,10 @@ def _token_classification(model: str, records: Records, train: Records | None, d
 
 
 def _question_answering(model: str, records: Records, train: Records | None, dataset: str) -> Evaluation:
-    return evaluate_question_answering(
-        pipeline("question-answering", model=model), _with_answers(records), train=train, model=model, dataset=dataset
-    )
+    asked = _with_answers(records)
+    may_be_none = not all(one["answers"] for one in asked)
+    read = pipeline("question-answering", model=model, return_no_answer_score=may_be_none)
+    return evaluate_question_answering(read, asked, train=train, model=model, dataset=dataset)
 
 
 def _sentence_similarity(model: str, records: Records, train: Records | None, dataset: str) -> Evaluation:

@@ -170,6 +170,11 @@ def test_a_wording_never_becomes_markup(wording: str, written: str) -> None:
     assert markdown_it.MarkdownIt("commonmark").render(changed) == f"<p>{shown}</p>\n"
 
 
+def test_what_holds_no_words_of_its_own_is_no_sentence() -> None:
+    text = "`code` 42\n\n| `a` | 7 |\n|-|-|\n| <http://a.b> | !? |\n\n![x](y)\n"
+    assert parse_document(text, "markdown").sentences == []
+
+
 def test_files_are_read_as_what_they_are_called(tmp_path: Path) -> None:
     path = tmp_path / "notes.MD"
     path.write_bytes(b"\xef\xbb\xbf# One\r\n\r\nTwo.\r\n")

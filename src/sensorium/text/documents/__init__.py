@@ -2,7 +2,7 @@
 
     >>> document = parse_document("# Hello\\n\\nA *small* dog. `x = 1` is code.\\n", "markdown")
     >>> [sentence.text for sentence in document.sentences]
-    ['Hello', 'A small dog.', ' is code.']
+    ['Hello', 'A small dog.', 'x = 1 is code.']
     >>> document.replaced([document.rendered(one, one.marked().upper()) for one in document.sentences])
     '# HELLO\\n\\nA *SMALL* DOG. `x = 1` IS CODE.\\n'
 

@@ -26,10 +26,10 @@ class Piece(NamedTuple):
     source: str
     """As it stands in the document."""
     text: str = ""
-    """What a reader sees of it; nothing: markup."""
+    """What a reader sees of it."""
     kind: Literal["text", "open", "close", "single", "break", "end"] = "text"
-    """``open`` and ``close`` belong together; ``break``: the source goes to a new line, the text goes on; ``end``: the
-    text does not go on, so that no sentence reaches beyond."""
+    """``text`` can be translated. Markup is ``open`` and ``close``, which belong together, or ``single``. ``break``:
+    the source goes to a new line, the text goes on; ``end``: no sentence reaches beyond."""
     instead: str | None = None
     """Source to write where the sentence is another one; ``None``: as before."""
 
@@ -87,7 +87,7 @@ Part = str | Sentence
 
 
 def is_markup(piece: Piece) -> bool:
-    """Whether a reader sees nothing of it."""
+    """Whether it stays as it is."""
     return piece.kind in ("open", "close", "single")
 
 
@@ -109,7 +109,7 @@ def sentences_of(pieces: Iterable[Piece], block: int, special: str = "") -> list
         while last < len(atoms) and places[last] < end:
             last += 1
         begin, stop = _trimmed(atoms, first, last)
-        if any(_LETTER.search(atom.text) for atom in atoms[begin:stop]):
+        if any(_is_stretch(atom) for atom in atoms[begin:stop]):
             parts.append("".join(atom.source for atom in atoms[done:begin]))
             parts.append(Sentence(tuple(_joined(atoms[begin:stop])), block, special))
             done = stop
