@@ -19,7 +19,7 @@ from sensorium.text.documents import Document, Format, open_document
 from sensorium.text.kept import Glossary, lost_numbers, lost_terms
 from sensorium.text.loops import cut_loop
 from sensorium.text.punctuation import chinese_punctuation
-from sensorium.text.sentences import sentence_spans
+from sensorium.text.sentences import sentence_spans, space_between
 
 _CLAUSE = re.compile(r"[,;:，；：、]\s*")
 _SPACE = re.compile(r"\s+")
@@ -115,8 +115,10 @@ class Translation(Text2TextGeneration):
             found = []
             for n in range(count):
                 written = [_finished(source.text, answers[n], cut_loops, chinese) for source, answers in parts]
-                joined = ["" if chinese and not before.count("\n") else before for before in befores]
-                found.append("".join(a + b for a, b in zip(joined, written, strict=True)))
+                joined = befores[0] + written[0]
+                for before, sentence in zip(befores[1:], written[1:], strict=True):
+                    joined += space_between(before, joined, sentence) + sentence
+                found.append(joined)
             yield whole, found
 
     # --- details -----------------------------------------------------------------------------------------------------
