@@ -54,7 +54,8 @@ def framing(
     languages = _languages(tokenizer)
     if languages:
         return _by_tokens(tokenizer, languages, source, target, where)
-    targets = {match["code"] for token in _added(tokenizer) if (match := _TARGET.fullmatch(token))}
+    every = tokenizer.backend.get_vocab(with_added_tokens=True)
+    targets = {match["code"] for token in every if token.startswith(">>") and (match := _TARGET.fullmatch(token))}
     if targets:
         if target is None:
             raise UsageError(f"{where}: writes several languages ({_some(targets)}); give tgt_lang=…")

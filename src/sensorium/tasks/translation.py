@@ -174,9 +174,11 @@ class Translation(Text2TextGeneration):
         return {self.key: text, **lost}
 
     def _keeps(self, text: str) -> bool:
-        """Whether the vocabulary can say a text as it is."""
-        token_ids = self.tokenizer.encode_plain(text)
-        return self.tokenizer.unk_id not in token_ids and self.tokenizer.decode(token_ids).strip() == text
+        """Whether both vocabularies, of what is read and of what is written, have a text as it is."""
+        read, target = self.tokenizer.encode_plain(text), self.tokenizer.target
+        written = target.encode_plain(text)
+        known = self.tokenizer.unk_id not in read and target.unk_id not in written
+        return known and target.decode(written).strip() == text
 
 
 def kept_best(source: str, found: list[str], glossary: Glossary | None) -> list[str]:
