@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from sensorium.checkpoint import Checkpoint, open_checkpoint
-from sensorium.errors import DataError, UsageError
+from sensorium.errors import DataError, UsageError, nearest
 from sensorium.evaluate import (
     Evaluation,
     evaluate_classification,
@@ -83,9 +83,9 @@ def _language_modelling(model: str, records: Records, train: Records | None, dat
     )
 
 
-def _generation(task: GenerationTask) -> Measure:
+def _generation(task: GenerationTask, called: str | None = None) -> Measure:
     def measure(model: str, records: Records, train: Records | None, dataset: str) -> Evaluation:
-        write = pipeline(task, model=model)
+        write = pipeline(called or task, model=model)
         return evaluate_generation(write, records, task=task, train=train, model=model, dataset=dataset)
 
     return measure
@@ -102,6 +102,16 @@ MEASURES: dict[str, Measure] = {
     "summarization": _generation("summarization"),
     "text2text-generation": _generation("text2text-generation"),
 }
+
+
+def measure_of(task: str) -> Measure:
+    """What measures a task, ``translation_en_to_de`` among them. Raises ``UsageError`` where nothing does."""
+    if task in MEASURES:
+        return MEASURES[task]
+    if task.startswith("translation_") and "_to_" in task:
+        return _generation("translation", task)
+    known = ", ".join(MEASURES)
+    raise UsageError(f"there is no evaluation for {task!r}{nearest(task, MEASURES)}; known are {known}")
 
 
 def _labels(checkpoint: Checkpoint, head: str, model: str) -> tuple[str, ...]:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sensorium.errors import UsageError, nearest
-
 if TYPE_CHECKING:
     from sensorium.evaluate import Comparison, Evaluation
 
@@ -32,16 +30,13 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a model on held-out data, with intervals, a trivial baseline, and paired tests against other models."""
-    from sensorium.cli._measures import MEASURES
+    from sensorium.cli._measures import measure_of
     from sensorium.data.records import read_records
     from sensorium.evaluate import compare as paired_tests
 
-    if task not in MEASURES:
-        known = ", ".join(MEASURES)
-        raise UsageError(f"there is no evaluation for {task!r}{nearest(task, MEASURES)}; known are {known}")
+    measure = measure_of(task)
     records = read_records(data, text=text, label=label, pair=pair)
     training = None if train is None else read_records(train, text=text, label=label, pair=pair)
-    measure = MEASURES[task]
     first, *others = [measure(name, records, training, str(data)) for name in [model, *(compare or ())]]
     comparisons = [test for other in others for test in paired_tests(first, other)]
     if json:
