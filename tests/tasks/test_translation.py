@@ -81,6 +81,18 @@ def test_numbers_and_terms_that_are_lost_are_named_with_a_rate() -> None:
     assert worse.number_error_rate == 1
 
 
+def test_what_is_compared_is_what_a_reader_sees() -> None:
+    document = parse_document("<p>R&amp;D has <code>x[7]</code> and <b>2</b> rooms.</p>", "html")
+    glossary = {"R&D": "F&E"}
+    wording = "F&E hat [1] und [2]2[3] Räume."
+    result = translate_document(document, lambda texts: [[wording] for _ in texts], glossary, lambda text: True)
+    assert result.text == "<p>F&amp;E hat <code>x[7]</code> und <b>2</b> Räume.</p>"
+    assert (result.lost_terms, result.lost_numbers, result.num_numbers) == ((), (), 2)
+    worse = "F+E hat [1] und [2]zehn[3] Räume."
+    result = translate_document(document, lambda texts: [[worse] for _ in texts], glossary, lambda text: True)
+    assert [loss.lost for loss in (*result.lost_terms, *result.lost_numbers)] == [("R&D",), ("2",)]
+
+
 def test_marks_are_written_as_the_model_can_say_them_and_unlike_the_document() -> None:
     asked: list[str] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sensorium.storage import write_text
 from sensorium.text.documents import MARK, STYLES, Document, Sentence
@@ -75,23 +76,40 @@ def translate_document(
     missed = [sentence for sentence, one in zip(sentences, chosen, strict=True) if one is None]
     pieces = list(dict.fromkeys(piece.strip() for sentence in missed for piece in sentence.stretches))
     wordings = {piece: best for piece, (best, *_) in zip(pieces, translate(pieces), strict=True)} if pieces else {}
-    written = []
+    written, seen = [], []
     for sentence, one in zip(sentences, chosen, strict=True):
-        wording = [wordings[piece.strip()] for piece in sentence.stretches] if one is None else []
-        written.append(sentence.with_stretches(wording, document.escaped) if one is None else one)
-    return _result(document, written, glossary, len(missed))
+        if one is None:
+            wording = [wordings[piece.strip()] for piece in sentence.stretches]
+            written.append(sentence.with_stretches(wording, document.escaped))
+            seen.append(" ".join([*wording, *(piece.text for piece in sentence.pieces if piece.kind == "single")]))
+        else:
+            written.append(one.source)
+            seen.append(one.seen)
+    return _result(document, written, seen, glossary, len(missed))
 
 
-def _chosen(document: Document, sentence: Sentence, found: list[str], glossary: Glossary, style: str) -> str | None:
+class _Wording(NamedTuple):
+    """A sentence in other words: as the document has it, and what a reader sees."""
+
+    source: str
+    seen: str
+
+
+def _chosen(
+    document: Document, sentence: Sentence, found: list[str], glossary: Glossary, style: str
+) -> _Wording | None:
     """Of the wordings that keep the markup, the first that loses least; ``None`` where none keeps it."""
-    source = sentence.text
-    rendered = [one for text in found if (one := document.rendered(sentence, text, style)) is not None]
-    losses = [len(lost_terms(source, one, glossary)) + len(lost_numbers(source, one)) for one in rendered]
-    return rendered[losses.index(min(losses))] if rendered else None
+    rendered = ((text, document.rendered(sentence, text, style)) for text in found)
+    kept = [_Wording(source, sentence.seen(text, style)) for text, source in rendered if source is not None]
+    own = sentence.text
+    losses = [len(lost_terms(own, one.seen, glossary)) + len(lost_numbers(own, one.seen)) for one in kept]
+    return kept[losses.index(min(losses))] if kept else None
 
 
-def _result(document: Document, written: list[str], glossary: Glossary, missed: int) -> TranslatedDocument:
-    pairs = [(sentence.text, text) for sentence, text in zip(document.sentences, written, strict=True)]
+def _result(
+    document: Document, written: list[str], seen: list[str], glossary: Glossary, missed: int
+) -> TranslatedDocument:
+    pairs = [(sentence.text, text) for sentence, text in zip(document.sentences, seen, strict=True)]
     losses_of_numbers = [Loss(a, b, tuple(lost)) for a, b in pairs if (lost := lost_numbers(a, b))]
     losses_of_terms = [Loss(a, b, tuple(lost)) for a, b in pairs if (lost := lost_terms(a, b, glossary))]
     return TranslatedDocument(

@@ -68,6 +68,16 @@ class Sentence:
             parts.append(mark.format(number) if is_markup(piece) else piece.text)
         return " ".join("".join(parts).split())
 
+    def seen(self, marked: str, mark: str = MARK) -> str:
+        """What a reader sees of another wording: its marks as the markup they stand for."""
+        markups = [piece.text for piece in self.pieces if is_markup(piece)]
+
+        def shown(match: re.Match[str]) -> str:
+            number = int(match[1])
+            return markups[number - 1] if 1 <= number <= len(markups) else match[0]
+
+        return _pattern(mark).sub(shown, marked) if markups else marked
+
     @property
     def stretches(self) -> list[str]:
         """The texts between markups that hold a letter: what is translated where the whole loses its marks."""
