@@ -42,6 +42,7 @@ def tiny_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from sensorium.config import (
         DecoderConfig,
         EncoderConfig,
+        EncoderDecoderConfig,
         LanguageModelHeadConfig,
         LearnedPositions,
         MaskedTokenHeadConfig,
@@ -70,17 +71,22 @@ def tiny_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bert = EncoderConfig(stem(len(WORDPIECES), 2, 1e-12), post)
     distilbert = EncoderConfig(stem(len(WORDPIECES), 0, 1e-12), post)
     gpt2 = DecoderConfig(stem(len(byte_tokens), 0, None), pre, LanguageModelHeadConfig())
+    both = TokenStemConfig(len(byte_tokens), 32, LearnedPositions(130, offset=2), norm_eps=1e-5, pad_token_id=1)
+    reads = StackConfig(32, 2, 4, 64, norm_eps=1e-5)
+    writes = StackConfig(32, 2, 4, 64, mask="causal", norm_eps=1e-5, memory_size=32)
+    bart = EncoderDecoderConfig(both, reads, both, writes, len(byte_tokens) - 1, LanguageModelHeadConfig(bias=True))
     models = {
         "bert-base-uncased": ("bert", bert.with_heads(masked_token=MaskedTokenHeadConfig())),
         "bert-base-chinese": ("bert", bert.with_heads(masked_token=MaskedTokenHeadConfig())),
         "reviews": ("bert", bert.with_heads(sequence=SequenceHeadConfig(labels=("bad", "good")))),
         "distilbert-base-cased-distilled-squad": ("distilbert", distilbert.with_heads(span=SpanHeadConfig())),
         "gpt2": ("gpt2", gpt2),
+        "translator": ("bart", bart),
     }
     for name, (family, config) in models.items():
         model = build(config)
         initialise(model, seed=0)
-        tokenizer = open_tokenizer(vocabularies / ("gpt2" if family == "gpt2" else "bert"))
+        tokenizer = open_tokenizer(vocabularies / ("gpt2" if family in ("gpt2", "bart") else "bert"))
         save_checkpoint(hub / name, model.to(torch.float32).eval(), tokenizer, family=family)
     return hub
 

@@ -104,3 +104,17 @@ def test_a_decoder_is_measured_with_and_without_examples(call: Any, tiny_hub: Pa
         )
         assert answer.status == 2
         assert sentence in answer.err
+
+
+@pytest.mark.parametrize("task", ["translation", "translation_en_to_de", "summarization", "text2text-generation"])
+def test_what_a_model_writes_is_measured(task: str, call: Any, tiny_hub: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"text": f"a room number {n}", "target": f"ein Raum Nummer {n}"} for n in range(4)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    answer = call("evaluate", task, "--model", tiny_hub / "translator", "--data", path, "--train", path, "--json")
+    assert answer.status == 0, answer.err
+    [evaluation] = json.loads(answer.out)["evaluations"]
+    assert evaluation["provenance"]["num_items"] == 4
+    memory = next(one for one in evaluation["baselines"] if "nearest" in one["name"])
+    best = 100 if task.startswith("translation") else 1
+    assert memory["metrics"][evaluation["headline"]]["value"] == pytest.approx(best)

@@ -111,3 +111,54 @@ def test_a_chat_is_answered(call: Any, tiny_hub: Path, tmp_path: Path) -> None:
     assert [message["role"] for message in whole[0]["generated_text"]] == ["user", "assistant"]
     refused = call("run", "text-classification", "--model", tiny_hub / "reviews", "--chat", "Hello")
     assert (refused.status, "--chat is for text-generation" in refused.err) == (2, True)
+
+
+PAGE = "# A heading\n\nSome *text* about `code`.\n\n```\nstays\n```\n"
+SHORT = ["--set", "max_new_tokens=5", "--set", "num_beams=2"]
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    path = tmp_path / "page.md"
+    path.write_text(PAGE, encoding="utf-8")
+    return path
+
+
+def test_a_document_is_translated_to_a_file(call: Any, tiny_hub: Path, page: Path, tmp_path: Path) -> None:
+    output = tmp_path / "page.de.md"
+    arguments = ["--model", tiny_hub / "translator", *SHORT, "--document", page]
+    answer = call("run", "translation", *arguments, "--output", output)
+    assert answer.status == 0, answer.err
+    assert (answer.out, "2 sentences; 0 of 0 numbers lost" in answer.err) == ("", True)
+    written = output.read_text("utf-8")
+    assert written.startswith("# ")
+    assert written.endswith("\n\n```\nstays\n```\n")
+    assert "`code`" in written
+    assert call("run", "translation", *arguments).out == written
+    expected = pipeline("translation", tiny_hub / "translator", max_new_tokens=5, num_beams=2).document(page)
+    assert expected.text == written
+
+
+def test_a_document_is_summarised_with_its_links(call: Any, tiny_hub: Path, page: Path) -> None:
+    answer = call("run", "summarization", "--model", tiny_hub / "translator", *SHORT, "--document", page, "--json")
+    assert answer.status == 0, answer.err
+    found = json.loads(answer.out)
+    assert set(found) == {"text", "sections", "source", "sentences"}
+    assert found["source"] == "A heading\nSome text about code."
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "sentence"),
+    [
+        ("translation", ["--document", "no.md"], "no.md: No such file or directory"),
+        ("translation", ["--document", "no.docx"], "no.docx: not a known kind of document"),
+        ("translation", ["--document", "no.md", "a text"], "--document and texts or --file were both given"),
+        ("translation", ["--output", "x.md", "a text"], "--output is for a --document"),
+        ("text2text-generation", ["--document", "no.md"], "text2text-generation takes no document"),
+    ],
+)
+def test_a_document_that_cannot_be_worked_on_is_one_sentence(
+    task: str, arguments: list[str], sentence: str, call: Any, tiny_hub: Path
+) -> None:
+    answer = call("run", task, "--model", tiny_hub / "translator", *arguments)
+    assert (answer.status, answer.err.startswith(f"sensorium: {sentence}")) == (2, True), answer.err

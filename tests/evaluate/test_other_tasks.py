@@ -137,3 +137,16 @@ def test_similarity_is_measured_by_rank_and_by_value() -> None:
     assert 0.7 < evaluation.metrics["pearson"].value < 1
     with pytest.raises(DataError, match="record 1: its 'score' is 'high'"):
         evaluate_similarity(lambda pairs: [1.0], [{"text": "a", "pair": "b", "score": "high"}])
+
+
+def test_the_threshold_that_makes_most_of_a_reader_is_told() -> None:
+    records = [{"question": f"q{n}?", "context": f"it is number {n}.", "answers": [f"number {n}"]} for n in range(4)]
+    records += [{"question": f"n{n}?", "context": "nothing here.", "answers": []} for n in range(4)]
+    said = [{"answer": f"number {n}", "score": 0.3, "no_answer_score": 0.4} for n in range(4)]
+    said += [{"answer": "nothing", "score": 0.2, "no_answer_score": 0.9} for n in range(4)]
+    evaluation = evaluate_question_answering(lambda asked: said, records, settings=QUICK)
+    assert evaluation.metrics["f1"].value == 0.5  # without a threshold every question goes unanswered
+    assert evaluation.metrics["best_f1"].value == evaluation.metrics["best_exact_match"].value == 1
+    assert any("no_answer_threshold=0.1," in note for note in evaluation.notes)
+    answered = evaluate_question_answering(lambda asked: said[:4], records[:4], settings=QUICK)
+    assert "best_f1" not in answered.metrics

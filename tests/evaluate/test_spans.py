@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensorium.errors import DataError
-from sensorium.evaluate.spans import exact_match, span_outcomes, span_scores, token_f1
+from sensorium.evaluate.spans import best_threshold, exact_match, span_outcomes, span_scores, token_f1
 
 # (prediction, reference, language, exact match, F1), computed with mlqa_evaluation_v1.py of facebookresearch/MLQA
 # at commit 5ef5c73
@@ -49,3 +49,24 @@ def test_the_best_reference_counts_and_no_answer_is_right_only_for_no_answer() -
 def test_a_missing_answer_is_refused() -> None:
     with pytest.raises(DataError, match="2 questions"):
         span_outcomes(["Paris"], [["Paris"], ["Rome"]])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([-0.5, -0.1, 0.0, 0.2, 0.9]), st.sampled_from([0.0, 0.4, 1.0]), st.sampled_from([0.0, 1.0])
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_no_other_threshold_makes_more_of_a_reader(items: list[tuple[float, float, float]]) -> None:
+    margins, answered, empty = (list(column) for column in zip(*items, strict=True))
+
+    def mean(threshold: float) -> float:
+        kept = [a if margin <= threshold else b for margin, a, b in items]
+        return sum(kept) / len(kept)
+
+    threshold, score = best_threshold(margins, answered, empty)
+    assert score == pytest.approx(mean(threshold))
+    assert score == pytest.approx(max(mean(one) for one in [-9.0, *margins]))

@@ -207,3 +207,27 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_refused(folders: dict[str, P
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(CheckpointError, match="the tokenizer has 5,001 tokens, the model's table only"):
         pipeline("feature-extraction", folder)
+
+
+def test_a_threshold_decides_between_a_span_and_no_answer(folders: dict[str, Path]) -> None:
+    run = pipeline("question-answering", folders["BertForQuestionAnswering"])
+    asked = {"question": "Where?", "context": "Paris is the capital of France, and Anna lives there. " * 6}
+    plain = run(asked, return_no_answer_score=True)
+    margin = plain["no_answer_score"] - plain["score"]
+    span = run(asked, no_answer_threshold=margin + 1e-6)
+    empty = run(asked, no_answer_threshold=margin - 1e-6)
+    assert span == run(asked)
+    assert (empty["answer"], empty["score"]) == ("", pytest.approx(plain["no_answer_score"]))
+    ranked = run(asked, no_answer_threshold=margin - 1e-6, top_k=3)
+    assert ranked[0] == empty
+    assert ranked[1] == span
+
+
+def test_a_question_is_read_as_far_as_is_asked_for(folders: dict[str, Path]) -> None:
+    run = pipeline("question-answering", folders["BertForQuestionAnswering"])
+    context = "Anna lives in Paris."
+    with pytest.warns(UserWarning, match="the question has 6 tokens; the first 2 are read"):
+        cut = run(question="fox dog Anna Paris the of", context=context, max_question_len=2)
+    assert cut == run(question="fox dog", context=context, max_question_len=2)
+    with pytest.raises(UsageError, match="max_question_len is 0"):
+        run(question="fox", context=context, max_question_len=0)

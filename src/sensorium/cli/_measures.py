@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from sensorium.checkpoint import Checkpoint, open_checkpoint
-from sensorium.errors import DataError, UsageError
+from sensorium.errors import DataError, UsageError, nearest
 from sensorium.evaluate import (
     Evaluation,
     evaluate_classification,
@@ -57,9 +57,10 @@ def _token_classification(model: str, records: Records, train: Records | None, d
 
 
 def _question_answering(model: str, records: Records, train: Records | None, dataset: str) -> Evaluation:
-    return evaluate_question_answering(
-        pipeline("question-answering", model=model), _with_answers(records), train=train, model=model, dataset=dataset
-    )
+    asked = _with_answers(records)
+    may_be_none = not all(one["answers"] for one in asked)
+    read = pipeline("question-answering", model=model, return_no_answer_score=may_be_none)
+    return evaluate_question_answering(read, asked, train=train, model=model, dataset=dataset)
 
 
 def _sentence_similarity(model: str, records: Records, train: Records | None, dataset: str) -> Evaluation:
@@ -86,9 +87,9 @@ def _language_modelling(model: str, records: Records, train: Records | None, dat
     )
 
 
-def _generation(task: GenerationTask) -> Measure:
+def _generation(task: GenerationTask, called: str | None = None) -> Measure:
     def measure(model: str, records: Records, train: Records | None, dataset: str) -> Evaluation:
-        write = pipeline(task, model=model)
+        write = pipeline(called or task, model=model)
         return evaluate_generation(write, records, task=task, train=train, model=model, dataset=dataset)
 
     return measure
@@ -117,6 +118,16 @@ MEASURES: dict[str, Measure] = {
     "summarization": _generation("summarization"),
     "text2text-generation": _generation("text2text-generation"),
 }
+
+
+def measure_of(task: str) -> Measure:
+    """What measures a task, ``translation_en_to_de`` among them. Raises ``UsageError`` where nothing does."""
+    if task in MEASURES:
+        return MEASURES[task]
+    if task.startswith("translation_") and "_to_" in task:
+        return _generation("translation", task)
+    known = ", ".join(MEASURES)
+    raise UsageError(f"there is no evaluation for {task!r}{nearest(task, MEASURES)}; known are {known}")
 
 
 def _labels(checkpoint: Checkpoint, head: str, model: str) -> tuple[str, ...]:

@@ -29,14 +29,15 @@ def shown(answer: Any) -> str:
     return f"{answer:.4f}" if isinstance(answer, float) else str(answer)
 
 
-MAIN = ("label", "labels", "answer", "sequence", "generated_text", "word", "entity", "entity_group")
+WRITTEN = ("generated_text", "translation_text", "summary_text")
+MAIN = ("label", "labels", "answer", "sequence", *WRITTEN, "word", "entity", "entity_group")
 """Keys shown without their name: what an answer is about."""
 
 
 def _fields(answer: dict[str, Any]) -> str:
     """The score first, then what it is about, then the rest with names."""
-    if set(answer) == {"generated_text"}:
-        text = answer["generated_text"]
+    if len(answer) == 1 and (written := set(answer) & set(WRITTEN)):
+        text = answer[written.pop()]
         return str(text if isinstance(text, str) else text[-1]["content"])  # of a chat, the answer
     if "labels" in answer and "scores" in answer:  # zero-shot: labels and scores side by side
         ranked = zip(answer["labels"], answer["scores"], strict=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sensorium.errors import UsageError, nearest
+from sensorium.errors import UsageError
 
 if TYPE_CHECKING:
     from sensorium.cli._measures import Measure
@@ -35,16 +35,13 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a model on held-out data, with intervals, a trivial baseline, and paired tests against other models."""
-    from sensorium.cli._measures import MEASURES
+    from sensorium.cli._measures import measure_of
     from sensorium.data.records import read_records
     from sensorium.evaluate import compare as paired_tests
 
-    if task not in MEASURES:
-        known = ", ".join(MEASURES)
-        raise UsageError(f"there is no evaluation for {task!r}{nearest(task, MEASURES)}; known are {known}")
     records = read_records(data, text=text, label=label, pair=pair)
     training = None if train is None else read_records(train, text=text, label=label, pair=pair)
-    measures = _few_shot(shots, prompt) if task == "few-shot" else [MEASURES[task]]
+    measures = _few_shot(shots, prompt) if task == "few-shot" else [measure_of(task)]
     if task != "few-shot" and (shots or prompt):
         raise UsageError(f"--shots and --prompt are of the task few-shot, not of {task}")
     names = [model, *(compare or ())]

@@ -26,13 +26,24 @@ def run(
     dtype: Annotated[str, typer.Option(help="fp32, bf16, int8, int8_weight_only or int4_weight_only.")] = "fp32",
     json: Annotated[bool, typer.Option("--json", help="Print a JSON value a line, one for each input.")] = False,
     chat: Annotated[bool, typer.Option("--chat", help="text-generation: each text is said to an assistant.")] = False,
+    document: Annotated[
+        Path | None, typer.Option(help="A whole document to translate or summarise: md, html, txt, srt, vtt.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Where to write the document's answer; none: here.")] = None,
 ) -> None:
     """Run a task over texts. Answers come in the order of the inputs, as they are ready.
 
     Question answering reads contexts, and the question from --set question=…; next-sentence-prediction reads texts two
     by two; sentence-similarity compares the first with all others. Text generation goes on from a text, or answers it
-    with --chat; records of a file that hold "messages" are whole chats.
+    with --chat; records of a file that hold "messages" are whole chats. translation and summarization take a
+    --document.
     """
+    if document is not None:
+        if texts or file is not None:
+            raise UsageError("--document and texts or --file were both given; choose one")
+        return run_document(task, model, document, output, dict(map(parse_setting, settings or ())), dtype, json)
+    if output is not None:
+        raise UsageError("--output is for a --document; answers to texts go to the terminal, or a pipe")
     arguments = dict(map(parse_setting, settings or ()))
     question = arguments.pop("question", None) if task == "question-answering" else None
     records = read_inputs(texts or [], file)
@@ -51,6 +62,28 @@ def run(
     call = pipeline(task, model=model, dtype=dtype, **arguments)
     for answer in call([*inputs] if task == "sentence-similarity" else inputs):
         typer.echo(json_format.dumps(answer, ensure_ascii=False, default=_plain) if json else shown(answer))
+
+
+def run_document(
+    task: str, model: str, path: Path, output: Path | None, arguments: Mapping[str, Any], dtype: str, json: bool
+) -> None:
+    """A whole document: its translation or its summary to a file or here, what happened beside it."""
+    from dataclasses import asdict
+
+    from sensorium.tasks import pipeline
+
+    call = pipeline(task, model=model, dtype=dtype, **arguments)
+    if not hasattr(call, "document"):
+        raise UsageError(f"{task} takes no document; translation and summarization do")
+    found = call.document(path)
+    if json:
+        typer.echo(json_format.dumps(asdict(found), ensure_ascii=False))
+    elif output is None:
+        typer.echo(found.text, nl=not found.text.endswith("\n"))
+    if output is not None:
+        found.save(output)
+    if hasattr(found, "summary"):
+        typer.echo(f"sensorium: {found.summary}", err=True)
 
 
 def parse_setting(setting: str) -> tuple[str, Any]:

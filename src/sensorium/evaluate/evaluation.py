@@ -38,6 +38,8 @@ TITLES: Mapping[str, str] = {
     "brier_score": "Brier score",
     "exact_match": "Exact match",
     "f1": "F1 of tokens",
+    "best_exact_match": "Exact match, best threshold",
+    "best_f1": "F1, best threshold",
     "perplexity": "Perplexity",
     "bits_per_character": "Bits per character",
     "pearson": "Pearson correlation",

@@ -29,8 +29,10 @@ def evaluate_question_answering(
     """Measure exact match and token F1 on records ``{"question", "context", "answers": [text, …]}``.
 
     ``predict`` gets ``{"question", "context"}`` dicts and gives what the question-answering task gives: ``{"answer",
-    "score", …}``. No accepted answer means that the right answer is the empty one. ``language`` None: Chinese when the
-    contexts are (answers are then compared by character). Leakage is looked for among the contexts of ``train``.
+    "score", …}``. No accepted answer means that the right answer is the empty one. Where answers have a
+    ``no_answer_score``, no answer takes the place of one that scores less, and the threshold that makes most of the
+    model is told, as SQuAD 2.0 does. ``language`` None: Chinese when the contexts are (answers are then compared by
+    character). Leakage is looked for among the contexts of ``train``.
     """
     asked = [_question(record, number) for number, record in enumerate(records, 1)]
     accepted = [_answers(record) for record in records]
@@ -40,7 +42,7 @@ def evaluate_question_answering(
     seconds = time.perf_counter() - started
     answers, scores = zip(*(_answer(answer) for answer in given), strict=True) if given else ((), ())
 
-    parts = _measure(answers, scores, accepted, chosen)
+    parts = (*_measure(answers, scores, accepted, chosen), *_tuned(given, accepted, chosen))
     by_metric = _shared.estimate_all(parts, settings)
     trivial = [baselines.likeliest_sentence(question["question"], question["context"]) for question in asked]
     rivals = {"sentence most like the question": _measure(trivial, [None] * len(trivial), accepted, chosen)}
@@ -58,8 +60,8 @@ def evaluate_question_answering(
         leakage=find_leakage(contexts, [question["context"] for question in asked], parts[0], settings, metric=1),
         smallest_difference=_shared.smallest_differences(by_metric, settings),
         provenance=_shared.provenance(model, dataset, records, settings, seconds),
-        notes=(note, *calibration_note(scores, settings)),
-        calibration=calibration(parts[1]) if len(parts) > 1 else (),
+        notes=(note, *_threshold_note(given, accepted, chosen), *calibration_note(scores, settings)),
+        calibration=calibration(parts[1]) if len(parts) > 1 and parts[1].names == tuple(CALIBRATION_METRICS) else (),
         mistakes=_mistakes(asked, accepted, answers, scores, chosen, settings.examples),
         measured=parts,
     )
@@ -85,7 +87,51 @@ def _answer(given: Mapping[str, Any]) -> tuple[str, float | None]:
     if "answer" not in given:
         raise UsageError(f"the model's answers have no 'answer': {sorted(given)}; is it a question-answering task?")
     score = given.get("score")
+    none = given.get("no_answer_score")
+    if none is not None and score is not None and none > score:
+        return "", float(none)
     return str(given["answer"]), None if score is None else float(score)
+
+
+def _tuned(
+    given: Sequence[Mapping[str, Any]], accepted: Sequence[Sequence[str]], language: spans.Language
+) -> tuple[Measured, ...]:
+    """Exact match and F1 at the best threshold, where some questions have no answer and the model may give none."""
+    found = _best_threshold(given, accepted, language)
+    if found is None:
+        return ()
+    answers = [str(one["answer"]) if _margin(one) <= found else "" for one in given]
+    return (
+        Measured(("best_exact_match", "best_f1"), spans.span_outcomes(answers, accepted, language), spans.span_scores),
+    )
+
+
+def _threshold_note(
+    given: Sequence[Mapping[str, Any]], accepted: Sequence[Sequence[str]], language: spans.Language
+) -> tuple[str, ...]:
+    found = _best_threshold(given, accepted, language)
+    if found is None:
+        return ()
+    return (f"Best F1 is at no_answer_threshold={found:.4g}, chosen on these very questions, as SQuAD 2.0 does.",)
+
+
+def _best_threshold(
+    given: Sequence[Mapping[str, Any]], accepted: Sequence[Sequence[str]], language: spans.Language
+) -> float | None:
+    if not given or all(accepted) or any(one.get("no_answer_score") is None for one in given):
+        return None
+
+    def f1(answer: str, references: Sequence[str]) -> float:
+        return max(spans.token_f1(answer, reference, language) for reference in (references or ("",)))
+
+    answered = [f1(str(one["answer"]), references) for one, references in zip(given, accepted, strict=True)]
+    empty = [f1("", references) for references in accepted]
+    return spans.best_threshold([_margin(one) for one in given], answered, empty)[0]
+
+
+def _margin(given: Mapping[str, Any]) -> float:
+    """How much better no answer scores than the best span."""
+    return float(given["no_answer_score"]) - float(given["score"])
 
 
 def _measure(

@@ -79,6 +79,27 @@ def span_outcomes(
     return outcomes(np.asarray(rows))
 
 
+def best_threshold(margins: Sequence[float], answered: Sequence[float], empty: Sequence[float]) -> tuple[float, float]:
+    """The threshold that makes most of a reader that may give no answer, and the mean score it has then.
+
+    A question is answered where its margin (score of no answer − score of the best span) is at most the threshold;
+    ``answered`` and ``empty`` are what its span and no answer score, [n] each. By the definition of SQuAD 2.0
+    (Rajpurkar et al., 2018), whose published script this agrees with; ties in the margin are answered together.
+
+    >>> best_threshold([-0.9, -0.2, 0.4], answered=[1.0, 1.0, 0.0], empty=[0.0, 0.0, 1.0])
+    (-0.2, 1.0)
+    """
+    order = np.argsort(np.asarray(margins), kind="stable")
+    gains = np.cumsum(np.asarray(answered)[order] - np.asarray(empty)[order])  # [n] over answering nothing
+    values = np.asarray(margins, dtype=np.float64)[order]
+    last = np.append(values[1:] != values[:-1], True)  # of those with one margin
+    best = int(np.argmax(np.where(last, gains, -np.inf)))
+    if gains[best] <= 0:
+        below = float(values[0]) - 1.0
+        return below, float(np.mean(empty))
+    return float(values[best]), float((sum(empty) + gains[best]) / len(order))
+
+
 def span_scores(sums: Array) -> Array:
     """Exact match and F1, [..., 2]."""
     return mean(sums)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
@@ -25,6 +26,8 @@ from sensorium.infer.quantise import QUANTISED, quantise
 from sensorium.infer.settings import GenerationSettings
 from sensorium.machine import tune_process
 from sensorium.models.decoder import DecoderLM
+from sensorium.models.encoder_decoder import EncoderDecoder
+from sensorium.tasks._languages import pair_of
 from sensorium.tasks._task import UntrainedHeadWarning
 from sensorium.text import open_tokenizer
 
@@ -35,6 +38,8 @@ class Kind(NamedTuple):
     module: str
     cls: str
     head: str | None
+    reads_and_writes: bool = False
+    """It needs an encoder–decoder."""
 
 
 TASKS = {
@@ -48,9 +53,13 @@ TASKS = {
     "sentence-embedding": Kind("sentence_embedding", "SentenceEmbedding", None),
     "sentence-similarity": Kind("sentence_similarity", "SentenceSimilarity", None),
     "text-generation": Kind("text_generation", "TextGeneration", "language_model"),
+    "text2text-generation": Kind("text2text_generation", "Text2TextGeneration", "language_model", True),
+    "summarization": Kind("summarization", "Summarization", "language_model", True),
+    "translation": Kind("translation", "Translation", "language_model", True),
 }
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
 FRESH_LABELS = ("LABEL_0", "LABEL_1")
+_DECODER = (DecoderLM, "a decoder (gpt2)")
 DENSE = {"roberta": "tanh", "xlm-roberta": "tanh", "distilbert": "relu"}
 
 
@@ -70,7 +79,13 @@ class Preset:
         return self.task(*inputs, **{**self.options, **options})
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.task, name)
+        found = getattr(self.task, name)
+        return partial(found, **self._for_document(found)) if name == "document" else found
+
+    def _for_document(self, call: Any) -> dict[str, Any]:
+        """The options that a document's call takes too."""
+        known = {*signature(call).parameters, *(field.name for field in OPTIONS)}
+        return {name: value for name, value in self.options.items() if name in known}
 
 
 def pipeline(
@@ -92,7 +107,7 @@ def pipeline(
     before runs as it is unless ``dtype`` is given. Raises ``UsageError`` for an unknown task or option. Warns with
     ``UntrainedHeadWarning`` when the checkpoint has no head for the task.
     """
-    name = ALIASES.get(task, task)
+    name, options = _named(task, options)
     known = call_options(task)
     for option in options:
         if option not in known:
@@ -105,7 +120,7 @@ def pipeline(
         raise UsageError(f"pipeline({task!r}) needs a model: a folder or a hub id")
     tune_process()
     kind = TASKS[name]
-    checkpoint = _opened(model, kind.head, name)
+    checkpoint = _opened(model, kind, name)
     if tokenizer is not None:
         checkpoint = replace(checkpoint, tokenizer=open_tokenizer(tokenizer))
     if dtype is not None and DTYPES[dtype] in QUANTISED:
@@ -125,7 +140,7 @@ def pipeline(
 
 def call_options(task: str) -> dict[str, Parameter]:
     """The arguments that a task's call takes beside its inputs. Raises ``UsageError`` for an unknown task."""
-    name = ALIASES.get(task, task)
+    name, _ = _named(task, {})
     if name not in TASKS:
         raise UsageError(f"there is no task {task!r}{nearest(task, TASKS)}; known are {', '.join(TASKS)}")
     _, _, *parameters = signature(_class(TASKS[name]).__call__).parameters.values()
@@ -136,31 +151,42 @@ def call_options(task: str) -> dict[str, Parameter]:
     return {**own, **generation}
 
 
+def _named(task: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The task by the name it has here, and what its own name says: ``translation_en_to_de`` gives the languages."""
+    pair = pair_of(task)
+    if pair is None:
+        return ALIASES.get(task, task), dict(options)
+    return "translation", {"src_lang": pair[0], "tgt_lang": pair[1], **options}
+
+
 def _class(kind: Kind) -> Any:
     return getattr(import_module(f"sensorium.tasks.{kind.module}"), kind.cls)
 
 
-def _opened(model: str | Path | Checkpoint, head: str | None, task: str) -> Checkpoint:
+def _opened(model: str | Path | Checkpoint, kind: Kind, task: str) -> Checkpoint:
     """The checkpoint with the head a task needs, a fresh one where a folder has none."""
+    head = kind.head
     if isinstance(model, Checkpoint):
-        if head is not None and _fresh_head(model, head, task) is not None:
+        if head is not None and _fresh_head(model, kind, task) is not None:
             raise UsageError(
                 f"the opened checkpoint has no {head} head, which {task} needs; pass the folder {str(model.folder)!r}, "
                 "or give it the head with open_checkpoint(…, add_heads=…)"
             )
         return model
     checkpoint = open_checkpoint(model)
-    fresh = None if head is None else _fresh_head(checkpoint, head, task)
+    fresh = None if head is None else _fresh_head(checkpoint, kind, task)
     if head is None or fresh is None:
         return checkpoint
     return open_checkpoint(checkpoint.folder, add_heads={head: fresh})
 
 
-def _fresh_head(checkpoint: Checkpoint, head: str, task: str) -> Any:
+def _fresh_head(checkpoint: Checkpoint, kind: Kind, task: str) -> Any:
     """The config of the head that is missing; None where it is there. Raises ``UsageError`` where none can be added."""
+    head = kind.head or ""
     if head == "language_model":
-        if not isinstance(checkpoint.model, DecoderLM):
-            raise UsageError(f"{checkpoint.folder}: {task} needs a decoder (gpt2); this is a {checkpoint.family}")
+        wanted, needs = (EncoderDecoder, "an encoder–decoder (marian, t5)") if kind.reads_and_writes else _DECODER
+        if not isinstance(checkpoint.model, wanted):
+            raise UsageError(f"{checkpoint.folder}: {task} needs {needs}; this is a {checkpoint.family}")
         if checkpoint.model.language_model is None:
             raise UsageError(f"{checkpoint.folder}: this checkpoint has no language-model head")
         return None

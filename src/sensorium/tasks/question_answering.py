@@ -5,6 +5,7 @@ Shapes: L tokens of a window.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -43,7 +44,10 @@ class QuestionAnswering(Task):
         max_answer_len: int = 15,
         doc_stride: int | None = None,
         max_seq_len: int | None = None,
+        max_question_len: int | None = None,
         handle_impossible_answer: bool = False,
+        no_answer_threshold: float | None = None,
+        return_no_answer_score: bool = False,
         align_to_words: bool = True,
     ) -> Any:
         """Ask with ``question=`` and ``context=``, or with ``{"question": …, "context": …}``, or a list of those.
@@ -51,7 +55,11 @@ class QuestionAnswering(Task):
         One dict for one question (a list of them with ``top_k`` above 1), a list of those for a list.
         ``max_seq_len``: tokens of a window, question included; 384, or what the model reads if that is less.
         ``doc_stride``: tokens two windows share; 128, or half a window if that is less.
+        ``max_question_len``: tokens of a question that are read, with a warning where it has more; ``None``: all.
         ``handle_impossible_answer``: the empty answer competes with the spans.
+        ``no_answer_threshold``: the empty answer is the first where its score is above the best span's by more than
+        this, and never else; ``sensorium evaluate`` tells which is best for a model. ``return_no_answer_score``: each
+        answer says ``no_answer_score``, that of the empty one.
         ``align_to_words``: an answer that begins or ends inside a word is widened to the whole of it.
         """
         if top_k < 1 or max_answer_len < 1:
@@ -62,24 +70,36 @@ class QuestionAnswering(Task):
         stride = min(length // 2, 128) if doc_stride is None else doc_stride
         if not 0 <= stride < length:
             raise UsageError(f"doc_stride is {stride}; it must be 0 or more and less than max_seq_len, {length}")
-        prepare = partial(self._prepare, length=length, stride=stride)
+        if max_question_len is not None and max_question_len < 1:
+            raise UsageError(f"max_question_len is {max_question_len}; it must be 1 or more")
+        prepare = partial(self._prepare, length=length, stride=stride, most=max_question_len)
         finish = partial(
             self._finish,
             top_k=top_k,
             max_answer_len=max_answer_len,
             impossible=handle_impossible_answer,
+            threshold=no_answer_threshold,
             whole_words=align_to_words,
+            tell=return_no_answer_score,
         )
         return self.answer(_asked(inputs, question, context), prepare, self._run, finish)
 
-    def _prepare(self, one: Any, number: int, *, length: int, stride: int) -> Iterator[Encoding]:
+    def _prepare(self, one: Any, number: int, *, length: int, stride: int, most: int | None) -> Iterator[Encoding]:
         if not isinstance(one, dict) or not {"question", "context"} <= one.keys():
             raise DataError(f"input {number} needs 'question' and 'context'")
         question, context = require_text(one["question"], number), require_text(one["context"], number)
-        around = frame(self.tokenizer, first=question)
+        around = frame(self.tokenizer, first=question if most is None else self._shortened(question, most, number))
         room = max(0, length - len(around))
         stride = stride if stride < room else room // 2  # a long question leaves little to overlap with
         return windows(self.tokenizer, context, around, max_length=length, overlap=stride)
+
+    def _shortened(self, question: str, most: int, number: int) -> str:
+        """The question's first tokens, as text."""
+        inside = [span for span, i in zip(*_places(self.tokenizer.encode(question)), strict=True) if i is not None]
+        if len(inside) <= most:
+            return question
+        warnings.warn(f"input {number}: the question has {len(inside)} tokens; the first {most} are read", stacklevel=2)
+        return question[: inside[most - 1][1]]
 
     def _run(self, batch: Packed, windows: Sequence[Encoding]) -> Sequence[Tensor]:
         return batch.split(self.model.span_logits(self.model(batch)).float())  # [L, 2] each
@@ -92,7 +112,9 @@ class QuestionAnswering(Task):
         top_k: int,
         max_answer_len: int,
         impossible: bool,
+        threshold: float | None,
         whole_words: bool,
+        tell: bool,
     ) -> Answer | list[Answer]:
         answers: dict[str, Answer] = {}
         no_answer = 1.0
@@ -108,9 +130,19 @@ class QuestionAnswering(Task):
                 text = one["context"][begin:stop]
                 fresh = {"score": 0.0, "start": begin, "end": stop, "answer": text}
                 answers.setdefault(text.lower(), fresh)["score"] += score
-        found = [*answers.values(), *([{"score": no_answer, **NO_ANSWER}] if impossible else [])]
-        ranked = sorted(found, key=lambda answer: answer["score"], reverse=True)[:top_k]
+        empty = {"score": no_answer, **NO_ANSWER}
+        found = [*answers.values(), *([empty] if impossible and threshold is None else [])]
+        ranked = sorted(found, key=lambda answer: answer["score"], reverse=True)
+        if threshold is not None:
+            best = ranked[0]["score"] if ranked else 0.0
+            ranked.insert(0 if no_answer - best > threshold else len(ranked), empty)
+        ranked = [{**answer, "no_answer_score": no_answer} if tell else answer for answer in ranked[:top_k]]
         return ranked[0] if top_k == 1 else ranked
+
+
+def _places(window: Encoding) -> tuple[list[tuple[int, int]], list[int | None]]:
+    """The characters of each token, and the text it is of."""
+    return window.offsets, window.sequence_ids
 
 
 def _asked(inputs: Any, question: Any, context: Any) -> Any:

@@ -28,6 +28,7 @@ _END = re.compile(
     r"|(?P<western>\.\.\.+|…+|[.!?]+)(?:[\"'”’“‘»)\]]*(?=\s|$)|[\"'”’»)\]]*(?=[\u2e80-\u9fff“‘「『《（]))"
     r"|\n[^\S\n]*\n\s*|\n(?=\s*(?:[-*•–]|\d+[.)])\s)"
 )
+_WIDE = re.compile(r"[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef”’…]")
 _INITIAL = re.compile(r"(?:^|[\s.(\"'“‘])[A-ZÄÖÜ]$")
 _DOTTED = re.compile(r"^(?:[^\W\d_]\.)+[^\W\d_]$")
 _ORDINAL = re.compile(r"(?:^|\s)\d{1,2}$")
@@ -69,6 +70,19 @@ def split_sentences(text: str) -> list[str]:
     ['今天天气很好。', '“我们走吧！”', '他说。']
     """
     return [" ".join(text[start:end].split()) for start, end in sentence_spans(text)]
+
+
+def space_between(space: str, left: str, right: str) -> str:
+    """What stands between two sentences in another language, where ``space`` stood: none behind a Chinese one.
+
+    >>> space_between("", "It rains.", "I stay."), space_between(" ", "下雨了。", "我不走。")
+    (' ', '')
+    """
+    if space.strip() or "\n" in space or not left or not right:
+        return space
+    if _WIDE.match(left[-1]):
+        return ""
+    return space or " "
 
 
 def _stripped(text: str, start: int, end: int) -> tuple[int, int] | None:

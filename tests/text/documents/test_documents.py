@@ -170,6 +170,25 @@ def test_a_wording_never_becomes_markup(wording: str, written: str) -> None:
     assert markdown_it.MarkdownIt("commonmark").render(changed) == f"<p>{shown}</p>\n"
 
 
+def test_what_holds_no_words_of_its_own_is_no_sentence() -> None:
+    text = "`code` 42\n\n| `a` | 7 |\n|-|-|\n| <http://a.b> | !? |\n\n![x](y)\n"
+    assert parse_document(text, "markdown").sentences == []
+
+
+@pytest.mark.parametrize(
+    ("text", "wordings", "written"),
+    [
+        ("下雨了。我不走。\n", ["It rains.", "I stay."], "It rains. I stay.\n"),
+        ("It rains. I stay.\n", ["下雨了。", "我不走。"], "下雨了。我不走。\n"),
+        ("It rains. I stay.\n", ["下雨了。", None], "下雨了。 I stay.\n"),
+        ("下雨了。我不走。\n", [None, None], "下雨了。我不走。\n"),
+        ("One.\n\nTwo.\n", ["一。", "二。"], "一。\n\n二。\n"),
+    ],
+)
+def test_sentences_stand_apart_as_their_language_has_it(text: str, wordings: list[str], written: str) -> None:
+    assert parse_document(text, "markdown").replaced(wordings) == written
+
+
 def test_files_are_read_as_what_they_are_called(tmp_path: Path) -> None:
     path = tmp_path / "notes.MD"
     path.write_bytes(b"\xef\xbb\xbf# One\r\n\r\nTwo.\r\n")

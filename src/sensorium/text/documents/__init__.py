@@ -2,7 +2,7 @@
 
     >>> document = parse_document("# Hello\\n\\nA *small* dog. `x = 1` is code.\\n", "markdown")
     >>> [sentence.text for sentence in document.sentences]
-    ['Hello', 'A small dog.', ' is code.']
+    ['Hello', 'A small dog.', 'x = 1 is code.']
     >>> document.replaced([document.rendered(one, one.marked().upper()) for one in document.sentences])
     '# HELLO\\n\\nA *SMALL* DOG. `x = 1` IS CODE.\\n'
 
@@ -20,10 +20,11 @@ from sensorium.errors import DataError, UsageError, nearest
 from sensorium.text.documents._html import escape_html, read_html
 from sensorium.text.documents._markdown import escape_markdown, read_markdown
 from sensorium.text.documents._plain import read_plain
-from sensorium.text.documents._sentence import Part, Piece, Sentence, render
+from sensorium.text.documents._sentence import MARK, STYLES, Part, Piece, Sentence, render
 from sensorium.text.documents._subtitles import escape_subtitles, read_subtitles
+from sensorium.text.sentences import space_between
 
-__all__ = ["Document", "Format", "Piece", "Sentence", "format_of", "open_document", "parse_document"]
+__all__ = ["MARK", "STYLES", "Document", "Format", "Piece", "Sentence", "format_of", "open_document", "parse_document"]
 
 Format = Literal["markdown", "html", "text", "srt", "vtt"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -52,20 +53,20 @@ class Document:
     @property
     def source(self) -> str:
         """The document as it was read."""
-        return "".join(part if isinstance(part, str) else part.source for part in self.parts)
+        return "".join(map(_source, self.parts))
 
     @property
     def sentences(self) -> list[Sentence]:
         """What can be translated."""
         return [part for part in self.parts if isinstance(part, Sentence)]
 
-    def rendered(self, sentence: Sentence, marked: str) -> str | None:
-        """Another wording of a sentence, its markup written as ``marked()`` writes it, in the form of this document.
+    def rendered(self, sentence: Sentence, marked: str, mark: str = MARK) -> str | None:
+        """Another wording of a sentence, its markup as ``sentence.marked(mark)`` writes it, in this document's form.
 
         ``None`` when a mark is missing, stands twice or closes what is not open. What the format would read as markup
         is escaped; the wording the sentence has already gives its own source back.
         """
-        return render(sentence, marked, _ESCAPE[self.format], keep_breaks=self.format in ("srt", "vtt"))
+        return render(sentence, marked, _ESCAPE[self.format], style=mark, keep_breaks=self.format in ("srt", "vtt"))
 
     def escaped(self, text: str) -> str:
         """A text as this format writes it."""
@@ -74,17 +75,29 @@ class Document:
     def replaced(self, sources: Sequence[str | None]) -> str:
         """The document with other sources for its sentences, in their order; ``None`` leaves one as it is.
 
-        Raises ``UsageError`` when there are more or fewer than sentences.
+        Between two that change, a space stands as their language has it: none behind a Chinese sentence. Raises
+        ``UsageError`` when there are more or fewer than sentences.
         """
         sentences = self.sentences
         if len(sources) != len(sentences):
             raise UsageError(f"{len(sources):,} sentences for a document of {len(sentences):,}")
         given = iter(sources)
-        written = []
-        for part in self.parts:
-            new = next(given) if isinstance(part, Sentence) else None
-            written.append(part if isinstance(part, str) else part.source if new is None else new)
-        return "".join(written)
+        news = [next(given) if isinstance(part, Sentence) else None for part in self.parts]
+        written = [_source(part) if new is None else new for part, new in zip(self.parts, news, strict=True)]
+        changed = [new is not None and new != _source(part) for part, new in zip(self.parts, news, strict=True)]
+        joined = written[:1]
+        for n in range(1, len(written)):
+            if isinstance(self.parts[n], Sentence) and isinstance(self.parts[n - 1], Sentence):
+                both = changed[n - 1] and changed[n]
+                joined.append(space_between("", written[n - 1], written[n]) if both else "")
+            elif 1 <= n < len(written) - 1 and changed[n - 1] and changed[n + 1]:
+                written[n] = space_between(written[n], written[n - 1], written[n + 1])
+            joined.append(written[n])
+        return "".join(joined)
+
+
+def _source(part: Part) -> str:
+    return part if isinstance(part, str) else part.source
 
 
 def format_of(path: str | Path) -> Format:

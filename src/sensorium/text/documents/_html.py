@@ -24,6 +24,7 @@ INLINE = frozenset(
 STAYS = frozenset("script style pre code kbd samp var textarea svg math template iframe object canvas tt".split())
 """Elements that stay with all that is in them."""
 VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
+_TAG = re.compile(r"<[^<>]*>")
 _SPACE = re.compile(r"\s*[\r\n]\s*")
 
 
@@ -123,8 +124,10 @@ def read_html(text: str, first_block: int = 0) -> list[Part]:
         elif event.kind == "empty" and event.name == "br":
             pieces.append(Piece(source, "\n\n", "end"))
         elif event.name in INLINE:
-            single = event.kind == "empty" or event.stays
-            pieces.append(Piece(source, kind="single" if single else "open" if event.kind == "start" else "close"))
+            if event.kind == "empty" or event.stays:
+                pieces.append(Piece(source, html.unescape(_TAG.sub("", source)), "single"))
+            else:
+                pieces.append(Piece(source, kind="open" if event.kind == "start" else "close"))
         else:
             flush()
             parts.append(source)

@@ -259,7 +259,8 @@ def _cuts(content: str, took: Sequence[_Took]) -> Iterator[tuple[int, int, Piece
             yield one.start, one.end, _tag(content[one.start : one.end])
             covered = one.end
         elif one.rule in ("autolink", "image") or kind == "code_inline":
-            yield one.start, one.end, Piece("", kind="single")
+            shown = {"image": "", "autolink": content[one.start + 1 : one.end - 1]}
+            yield one.start, one.end, Piece("", shown.get(one.rule, one.tokens[-1].content), "single")
             covered = one.end
 
 

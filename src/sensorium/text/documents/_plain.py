@@ -42,7 +42,7 @@ def text_pieces(text: str) -> list[Piece]:
     """A text, with the addresses in it as markup: they stay as they are."""
     pieces, done = [], 0
     for match in URL.finditer(text):
-        pieces += [Piece(text[done : match.start()], text[done : match.start()]), Piece(match[0], kind="single")]
+        pieces += [Piece(text[done : match.start()], text[done : match.start()]), Piece(match[0], match[0], "single")]
         done = match.end()
     pieces.append(Piece(text[done:], text[done:]))
     return [piece for piece in pieces if piece.source]

@@ -15,6 +15,7 @@ MARKUP = "\ufffc"
 """What stands for a markup while sentences are looked for."""
 _BRACKETS = {"[": "[\\[［【]", "]": "[\\]］】]", "(": "[(（]", ")": "[)）]", "{": "[{｛]", "}": "[}｝]",
              "<": "[<＜〈]", ">": "[>＞〉]"}  # fmt: skip
+_LETTER = re.compile(r"[^\W\d_]")
 _LATIN = re.compile(r"[^\W_]")
 _CHINESE = re.compile(r"[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")
 
@@ -25,10 +26,10 @@ class Piece(NamedTuple):
     source: str
     """As it stands in the document."""
     text: str = ""
-    """What a reader sees of it; nothing: markup."""
+    """What a reader sees of it."""
     kind: Literal["text", "open", "close", "single", "break", "end"] = "text"
-    """``open`` and ``close`` belong together; ``break``: the source goes to a new line, the text goes on; ``end``: the
-    text does not go on, so that no sentence reaches beyond."""
+    """``text`` can be translated. Markup is ``open`` and ``close``, which belong together, or ``single``. ``break``:
+    the source goes to a new line, the text goes on; ``end``: no sentence reaches beyond."""
     instead: str | None = None
     """Source to write where the sentence is another one; ``None``: as before."""
 
@@ -67,6 +68,16 @@ class Sentence:
             parts.append(mark.format(number) if is_markup(piece) else piece.text)
         return " ".join("".join(parts).split())
 
+    def seen(self, marked: str, mark: str = MARK) -> str:
+        """What a reader sees of another wording: its marks as the markup they stand for."""
+        markups = [piece.text for piece in self.pieces if is_markup(piece)]
+
+        def shown(match: re.Match[str]) -> str:
+            number = int(match[1])
+            return markups[number - 1] if 1 <= number <= len(markups) else match[0]
+
+        return _pattern(mark).sub(shown, marked) if markups else marked
+
     @property
     def stretches(self) -> list[str]:
         """The texts between markups that hold a letter: what is translated where the whole loses its marks."""
@@ -86,7 +97,7 @@ Part = str | Sentence
 
 
 def is_markup(piece: Piece) -> bool:
-    """Whether a reader sees nothing of it."""
+    """Whether it stays as it is."""
     return piece.kind in ("open", "close", "single")
 
 
@@ -108,7 +119,7 @@ def sentences_of(pieces: Iterable[Piece], block: int, special: str = "") -> list
         while last < len(atoms) and places[last] < end:
             last += 1
         begin, stop = _trimmed(atoms, first, last)
-        if any(_LATIN.search(atom.text) for atom in atoms[begin:stop]):
+        if any(_is_stretch(atom) for atom in atoms[begin:stop]):
             parts.append("".join(atom.source for atom in atoms[done:begin]))
             parts.append(Sentence(tuple(_joined(atoms[begin:stop])), block, special))
             done = stop
@@ -117,11 +128,10 @@ def sentences_of(pieces: Iterable[Piece], block: int, special: str = "") -> list
     return [part for part in parts if part]
 
 
-def render(sentence: Sentence, marked: str, escape: Callable[[str], str], *, keep_breaks: bool) -> str | None:
+def render(
+    sentence: Sentence, marked: str, escape: Callable[[str], str], *, style: str, keep_breaks: bool
+) -> str | None:
     """See ``Document.rendered``; ``keep_breaks``: as many lines as the sentence had."""
-    style = _style(sentence, marked)
-    if style is None:
-        return None
     marked = " ".join(marked.split())
     if marked == sentence.marked(style):
         return sentence.source
@@ -222,13 +232,6 @@ def _nested(order: Sequence[int], markups: Sequence[Piece]) -> bool:
     return all(before[order[a]] == (None if b is None else order[b]) for a, b in after.items())
 
 
-def _style(sentence: Sentence, marked: str) -> str | None:
-    """How the marks are written; ``None`` where a sentence has marks and the text has none of any known style."""
-    if not sentence.num_marks:
-        return MARK
-    return next((style for style in STYLES if _pattern(style).search(marked)), None)
-
-
 STYLES = ("[{}]", "<{}>", "({})", "{{{}}}")
 """Ways to write a mark; a model's vocabulary decides which it can keep."""
 
@@ -255,7 +258,7 @@ def _spaces(sentence: Sentence) -> list[tuple[bool, bool]]:
 
 
 def _is_stretch(piece: Piece) -> bool:
-    return piece.kind == "text" and bool(_LATIN.search(piece.text))
+    return piece.kind == "text" and bool(_LETTER.search(piece.text))
 
 
 def _as_before(old: str, new: str) -> str:
