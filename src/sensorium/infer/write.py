@@ -111,7 +111,7 @@ def vocabulary_size(model: Decoder) -> int:
 
 
 def _plain(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer.encode_plain(text))
+    return tuple(tokenizer.target.encode_plain(text))
 
 
 def _written(
