@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sensorium.config import EncoderConfig, EncoderDecoderConfig, ModelConfig, num_layers
+from sensorium.config import EncoderConfig, EncoderDecoderConfig, ModelConfig, TokenStemConfig, num_layers
 from sensorium.errors import CheckpointError, UsageError
 from sensorium.families import _table, get_family
 from sensorium.families._table import Family
@@ -106,14 +106,20 @@ def open_checkpoint(
     where = found.path if file is not None else folder
     model, untrained = _load_model(family, config, tensors, add_heads or {}, dtype, seed, where)
     tokenizer = found.tokenizer()
-    if tokenizer is not None and tokenizer.vocabulary_size > config.stem.vocabulary_size:
-        raise CheckpointError(
-            f"{where}: the tokenizer has {tokenizer.vocabulary_size:,} tokens, the model's table only "
-            f"{config.stem.vocabulary_size:,}; they do not belong together"
-        )
+    if tokenizer is not None:
+        _check_vocabulary(tokenizer, config.stem, where)
+        _check_vocabulary(tokenizer.target, getattr(config, "decoder_stem", config.stem), where)
     generation = _read_generation(folder if file is None else None, found.raw)
     template = found.chat_template
     return Checkpoint(model, tokenizer, family.name, where, untrained, found.sentence, found.raw, generation, template)
+
+
+def _check_vocabulary(tokenizer: Tokenizer, stem: TokenStemConfig, where: Path) -> None:
+    if tokenizer.vocabulary_size > stem.vocabulary_size:
+        raise CheckpointError(
+            f"{where}: the tokenizer has {tokenizer.vocabulary_size:,} tokens, the model's table only "
+            f"{stem.vocabulary_size:,}; they do not belong together"
+        )
 
 
 def save_checkpoint(

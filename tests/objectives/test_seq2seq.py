@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,7 @@ def test_the_decoder_reads_the_target_one_token_late() -> None:
     assert read == [[START, *ids[:-1]] for ids in targets]
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_is_that_of_transformers(tmp_path: Path, smoothing: float) -> None:
+def marian() -> transformers.PreTrainedModel:
     sizes = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
              "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}  # fmt: skip
     config = transformers.MarianConfig(
@@ -54,7 +54,24 @@ def test_the_loss_is_that_of_transformers(tmp_path: Path, smoothing: float) -> N
         pad_token_id=START, decoder_start_token_id=START, eos_token_id=TOKENIZER.eos_id, scale_embedding=True, **sizes,
         max_position_embeddings=128,
     )  # fmt: skip
-    peer = transformers.MarianMTModel(config).eval()
+    return transformers.MarianMTModel(config).eval()
+
+
+def t5() -> transformers.PreTrainedModel:
+    config = transformers.T5Config(
+        vocab_size=TOKENIZER.vocabulary_size, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4, dropout_rate=0.0,
+        pad_token_id=START, decoder_start_token_id=START, eos_token_id=TOKENIZER.eos_id,
+        relative_attention_num_buckets=8, relative_attention_max_distance=20,
+    )  # fmt: skip
+    return transformers.T5ForConditionalGeneration(config).eval()
+
+
+@pytest.mark.parametrize("make", [marian, t5])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_that_of_transformers(
+    tmp_path: Path, smoothing: float, make: Callable[[], transformers.PreTrainedModel]
+) -> None:
+    peer = make()
     peer.save_pretrained(tmp_path)
     objective = SequenceToSequence(START, label_smoothing=smoothing)
     batch = collated(objective)
@@ -76,6 +93,10 @@ def test_the_loss_is_that_of_transformers(tmp_path: Path, smoothing: float) -> N
     ours, theirs = model.encoder.stem.tokens.weight.grad, peer.get_input_embeddings().weight.grad
     learns = torch.arange(len(ours)) != START  # as padding it learns nothing there, not even as what begins
     torch.testing.assert_close(ours[learns], theirs[learns], rtol=1e-3, atol=1e-6)
+    if make is t5:
+        block = peer.decoder.block[0].layer[0].SelfAttention
+        found, expected = model.decoder.stack.relative.weight.grad, block.relative_attention_bias.weight.grad
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_a_long_text_is_cut_before_its_end_token() -> None:

@@ -15,6 +15,7 @@ import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from sensorium.checkpoint import open_checkpoint, save_checkpoint
 from sensorium.errors import CheckpointError, UsageError
 from sensorium.storage import read_json, write_json, write_text
 from sensorium.text import open_tokenizer
@@ -337,3 +338,29 @@ def test_vocabularies_of_marian_that_contradict_themselves_are_refused(marian: C
     write_text(path / "vocab.json", "[]")
     with pytest.raises(CheckpointError, match="a map of pieces and their numbers"):
         open_tokenizer(path)
+
+
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_checkpoint_of_marian_comes_with_its_pair_and_is_saved_with_it(
+    marian: Callable[..., Path], tmp_path: Path, separate: bool
+) -> None:
+    path = marian(separate=separate)
+    sizes = [len(read_json(path / name)) for name in ("vocab.json", "target_vocab.json") if (path / name).is_file()]
+    config = transformers.MarianConfig(
+        vocab_size=sizes[0], decoder_vocab_size=sizes[-1], share_encoder_decoder_embeddings=not separate, d_model=8,
+        encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=8,
+        decoder_ffn_dim=8, max_position_embeddings=64, pad_token_id=2, decoder_start_token_id=2, eos_token_id=0,
+        forced_eos_token_id=0,
+    )  # fmt: skip
+    transformers.MarianMTModel(config).save_pretrained(path)
+    opened = open_checkpoint(path)
+    tokenizer = opened.require_tokenizer()
+    assert tokenizer.target.vocabulary_size == sizes[-1]
+    save_checkpoint(tmp_path / "saved", opened.model, tokenizer, family="marian")
+    again = open_checkpoint(tmp_path / "saved").require_tokenizer()
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert isinstance(theirs, transformers.MarianTokenizer)
+    for text in PLAIN:
+        assert again.encode(text).token_ids == theirs(text)["input_ids"]
+        assert again.target.encode(text).token_ids == theirs(text_target=text)["input_ids"]

@@ -101,7 +101,10 @@ def _vocabularies(model: Model, dtype: Dtype) -> dict[str, nn.Module]:
     """The heads over the vocabulary, on the kernels."""
     if isinstance(model, DecoderLM | EncoderDecoder):
         head = model.language_model
-        return {} if head is None else {"language_model": FastVocabulary(head.vocabulary.weight, head.bias, dtype)}
+        if head is None:
+            return {}
+        weight = head.vocabulary.weight if head.scale == 1.0 else head.vocabulary.weight * head.scale
+        return {"language_model": FastVocabulary(weight, head.bias, dtype)}
     masked = model.masked_token
     return {} if masked is None else {"masked_token": FastMaskedTokenHead(masked, dtype)}
 

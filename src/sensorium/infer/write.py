@@ -121,7 +121,7 @@ def resolve(settings: GenerationSettings, model: Decoder, tokenizer: Tokenizer |
 
 
 def _plain(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer.encode_plain(text))
+    return tuple(tokenizer.target.encode_plain(text))
 
 
 def _generated(

@@ -46,7 +46,7 @@ class SequenceToSequence:
         texts = [str(field(record, "text", i)) for i, record in enumerate(records, 1)]
         targets = [str(field(record, "target", i)) for i, record in enumerate(records, 1)]
         sources = tokenizer.encode_batch(texts, max_length=self.max_length, offsets=False)
-        written = tokenizer.encode_batch(targets, max_length=self.max_target_length, offsets=False)
+        written = tokenizer.target.encode_batch(targets, max_length=self.max_target_length, offsets=False)
         return [
             Example(
                 np.asarray(source.token_ids, np.int32),
@@ -74,7 +74,7 @@ class SequenceToSequence:
         hidden_states = model(batch.packed, model.encode(batch.sources))  # [T, D]
         head = model.language_model
         total, correct = linear_cross_entropy(
-            hidden_states, head.vocabulary.weight, head.bias, batch.targets["next"],
+            head.transform(hidden_states), head.vocabulary.weight, head.bias, batch.targets["next"],
             label_smoothing=self.label_smoothing,
         )  # fmt: skip
         return {"language_model": Loss(total, len(hidden_states), correct)}

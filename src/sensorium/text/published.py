@@ -62,11 +62,11 @@ def open_fairseq(path: Path, config: Mapping[str, Any]) -> Opened:
     pieces = read_pieces(path)
     if pieces.texts[:3] != ("<unk>", "<s>", "</s>") or pieces.algorithm != UNIGRAM or FAIRSEQ[1] in pieces.texts:
         raise CheckpointError(f"{path}: not a unigram model that begins with <unk>, <s> and </s>, as fairseq's do")
-    after = (*LANGUAGES.get(kind, ()), "<mask>")
+    after, there = (*LANGUAGES.get(kind, ()), "<mask>"), frozenset(pieces.texts)
     scored = [
         *((text, 0.0) for text in FAIRSEQ),
         *zip(pieces.texts[3:], pieces.scores[3:], strict=True),
-        *((text, 0.0) for text in after if text not in pieces.texts),
+        *((text, 0.0) for text in after if text not in there),
     ]
     backend = backend_of(pieces, scored)
     add(backend, (*FAIRSEQ, *after[:-1]))
