@@ -20,7 +20,7 @@ ROOMS = [path for path in MODULES if path != FACE]
 # The drawing of docs/architecture.md as a table: a room (a module or a folder of src/sensorium) and the rooms it may
 # import. Arrows go down only, and rooms on one line do not see each other.
 GROUND = {"errors", "config", "packed", "cost", "storage", "text", "sentence", "machine", "native", "gguf", "worker"}
-CHECKPOINT = GROUND | {"nn", "models", "families", "data", "checkpoint"}
+CHECKPOINT = GROUND | {"nn", "models", "families", "data", "adapters", "checkpoint"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
@@ -37,7 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": GROUND | {"nn"},
     "families": GROUND,
     "data": GROUND,
-    "checkpoint": GROUND | {"nn", "models", "families"},
+    "adapters": GROUND | {"nn", "models", "families"},
+    "checkpoint": GROUND | {"nn", "models", "families", "adapters"},
     "infer": CHECKPOINT,
     "objectives": CHECKPOINT,
     "tasks": CHECKPOINT | {"infer"},

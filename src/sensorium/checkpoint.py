@@ -8,13 +8,14 @@ checkpoint is untrusted: it is checked whole before anything of its size is allo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sensorium.adapters import is_adapter, put_on, read_adapter, write_adapter
 from sensorium.config import EncoderConfig, EncoderDecoderConfig, ModelConfig, TokenStemConfig, num_layers
 from sensorium.errors import CheckpointError, UsageError
 from sensorium.families import _table, get_family
@@ -22,6 +23,7 @@ from sensorium.families._table import Family
 from sensorium.families.gguf import PublishedTensors, published_config
 from sensorium.gguf import read_gguf
 from sensorium.models.build import Model, build, initialise
+from sensorium.nn.lora import merge_lora
 from sensorium.sentence import SentenceSettings, read_sentence_settings, write_sentence_settings
 from sensorium.storage import atomic_folder, read_object, read_tensors, write_json, write_text, write_weights
 from sensorium.text import TOKENIZER_FILES, Tokenizer, open_tokenizer
@@ -91,12 +93,15 @@ def open_checkpoint(
 
     ``add_heads`` maps head names to their configs (``{"sequence": SequenceHeadConfig(labels=("no", "yes"))}``): each is
     added, or takes the place of one that is there, with fresh weights drawn from ``seed``. The model comes back in
-    ``dtype`` and in evaluation mode. A folder without safetensors that holds one GGUF file is that file. Raises
-    ``CheckpointError`` with the file and what is wrong in it.
+    ``dtype`` and in evaluation mode. An adapter (LoRA) is put into the weights of the model that it names. A folder
+    without safetensors that holds one GGUF file is that file. Raises ``CheckpointError`` with the file and what is
+    wrong in it.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype {dtype} is not one of {', '.join(map(str, DTYPES))}")
     folder = find_folder(name_or_path)
+    if is_adapter(folder):
+        return _open_adapted(folder, add_heads, dtype, seed)
     file = find_gguf(folder)
     found = _read_folder(folder) if file is None else _read_gguf(file, dtype)
     family = get_family(found.raw.get("model_type"), where=str(found.path))
@@ -162,9 +167,36 @@ def _ends(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, int]:
     return {key: token_id for key, token_id in found.items() if token_id is not None}
 
 
+def save_adapter(folder: str | Path, model: Model, tokenizer: Tokenizer | None, *, family: str, base: str) -> None:
+    """Save the adapters of a model (``adapters.adapt``), whole or not at all, in the form that ``peft`` publishes.
+
+    ``base`` is the name or path of the model without them. Raises ``UsageError`` as ``save_checkpoint`` does.
+    """
+    folder = Path(folder)
+    check_destination(folder)
+    with atomic_folder(folder) as temporary:
+        write_adapter(temporary, model, family, base=base)
+        if tokenizer is not None:
+            tokenizer.save(temporary)
+
+
+def _open_adapted(folder: Path, add_heads: Mapping[str, Any] | None, dtype: torch.dtype, seed: int) -> Checkpoint:
+    """A base model with an adapter in its weights. Raises ``CheckpointError`` when the base is an adapter as well."""
+    adapter = read_adapter(folder)
+    base = find_folder(adapter.base)
+    if is_adapter(base):
+        raise CheckpointError(f"{folder}: is made for {adapter.base}, which is an adapter itself; merge that one first")
+    checkpoint = open_checkpoint(base, add_heads=add_heads, dtype=dtype, seed=seed)
+    put_on(adapter, checkpoint.model, checkpoint.family, where=str(folder))
+    merge_lora(checkpoint.model)
+    own = open_tokenizer(folder) if any((folder / name).is_file() for name in TOKENIZER_FILES) else None
+    return replace(checkpoint, folder=folder, tokenizer=own or checkpoint.tokenizer)
+
+
 def check_destination(folder: Path) -> None:
     """Raise ``UsageError`` when a checkpoint cannot be put there without losing something else."""
-    if folder.exists() and not (folder / "config.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    known = (folder / "config.json").is_file() or is_adapter(folder)
+    if folder.exists() and not known and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: holds something else than a checkpoint; choose another folder")
 
 

@@ -14,6 +14,7 @@ from sensorium.checkpoint import open_checkpoint
 from sensorium.infer.conditioned import Conditioned
 from sensorium.infer.generate import generate
 from sensorium.infer.settings import GenerationSettings
+from sensorium.packed import Packed
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 from tests.train.conftest import NOUNS, write_recipe
@@ -112,3 +113,25 @@ def test_every_new_decoder_learns_and_opens_in_transformers(tmp_path: Path, fami
         pad_token_id=0,
     )  # fmt: skip
     assert [i for i in theirs[len(ids) :].tolist() if i != tokenizer.eos_id] == ours
+
+
+def test_an_adapter_learns_beside_a_model_that_stays(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, kind="causal")
+    common = ["model.family=llama", "tokenizer.train=byte_level_bpe", "model.mlp_size=24"]
+    run_recipe(read_recipe(path, common), quiet=True)
+    base = tmp_path / "base"
+    (tmp_path / "model").rename(base)
+    for merge in ("false", "true"):
+        settings = [f"model.open={base}", "lora.rank=4", "lora.dropout=0.1", f"lora.merge={merge}"]
+        run_recipe(read_recipe(path, [*settings, f"train.output={tmp_path}/{merge}"]), quiet=True)
+    assert {file.name for file in (tmp_path / "false").iterdir()} >= {"adapter_config.json", "tokenizer.json"}
+    assert not (tmp_path / "false" / "model.safetensors").exists()
+    apart, whole, before = (open_checkpoint(tmp_path / name).model for name in ("false", "true", "base"))
+    batch = Packed.from_sequences([[5, 6, 7, 8]])
+    torch.testing.assert_close(apart(batch), whole(batch), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(apart(batch), before(batch), atol=1e-2)
+    assert torch.equal(apart.stem.tokens.weight, before.stem.tokens.weight)
+    losses = [
+        json.loads(line)["loss"] for line in (tmp_path / "false.training" / "train.jsonl").read_text().splitlines()
+    ]
+    assert losses[-1] < losses[0]

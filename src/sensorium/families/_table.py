@@ -229,7 +229,7 @@ def load(
     layers = num_layers(config)
     used: set[str] = set()
     missing: list[str] = []
-    for rule, theirs in _expand(family, base, layers, wanted=shapes):
+    for rule, theirs in expand(family, base, layers, wanted=shapes):
         if rule.also is not None:
             used.add(rule.also)
             theirs = _either(rule, theirs[0], tensors, shapes, where=where)
@@ -261,20 +261,20 @@ def save(family: Family, parameters: Mapping[str, Tensor], config: ModelConfig, 
     """Our parameters → published tensors: ``load`` walked backwards."""
     base, layers = "" if headless else family.base, num_layers(config)
     theirs: dict[str, Tensor] = {}
-    for rule, names in _expand(family, base, layers, wanted=parameters):
+    for rule, names in expand(family, base, layers, wanted=parameters):
         theirs.update(zip(names, _save_op(rule.op, parameters[rule.ours], len(names), config.stack), strict=True))
         if rule.also is not None:
             theirs[rule.also] = parameters[rule.ours].clone()  # safetensors refuses two names for one memory
     dtype = next(iter(parameters.values())).dtype
     for pattern, make in family.constants.items():
         theirs[pattern.replace("{base}", base)] = make(config).to(dtype)
-    unmapped = set(parameters) - {rule.ours for rule, _ in _expand(family, base, layers, wanted=parameters)}
+    unmapped = set(parameters) - {rule.ours for rule, _ in expand(family, base, layers, wanted=parameters)}
     if unmapped:
         raise CheckpointError(f"family {family.name} has no name for {sorted(unmapped)[0]}; save it as another family")
     return theirs
 
 
-def _expand(
+def expand(
     family: Family, base: str, layers: Mapping[str, int], wanted: Collection[str]
 ) -> Iterable[tuple[Rule, tuple[str, ...]]]:
     """Every rule at every layer whose parameter is wanted: (rule with our name filled in, their names)."""
@@ -325,11 +325,15 @@ def _load_op(op: Op, tensors: list[Tensor], *, where: str) -> Tensor:
 
 def _save_op(op: Op, tensor: Tensor, count: int, stack: StackConfig) -> list[Tensor]:
     if op == "join":
-        parts = tensor.split(stack.qkv_sizes) if count == 3 else tensor.chunk(count)
-        return [part.clone() for part in parts]
+        return [part.clone() for part in tensor.split(part_sizes(len(tensor), count, stack))]
     if op == "row":
         return [tensor[None].clone()]
     return [tensor.t().contiguous()] if op == "transpose" else [tensor]
+
+
+def part_sizes(rows: int, count: int, stack: StackConfig) -> list[int]:
+    """Rows of each of the ``count`` published tensors that are one of ours: queries, keys and values, or equal ones."""
+    return list(stack.qkv_sizes) if count == 3 else [rows // count] * count
 
 
 def _check_constants(

@@ -75,7 +75,8 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
         if not any(fnmatch(name, pattern) for name in names):
             raise UsageError(f"freeze: {pattern!r} matches no parameter; they are named like {names[0]}, {names[-1]}")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not any(fnmatch(name, pattern) for pattern in patterns))
+        if any(fnmatch(name, pattern) for pattern in patterns):
+            parameter.requires_grad_(False)
 
 
 def rate_factor(name: str, layers: Mapping[str, int], settings: OptimizerSettings) -> float:

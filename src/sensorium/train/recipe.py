@@ -8,7 +8,8 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -31,6 +32,8 @@ LEARNERS = {
     "seq2seq": ENCODER_DECODERS,
 }  # fmt: skip
 """The families of which a new model can be trained for an objective."""
+WRITERS = ("causal", "seq2seq")
+"""Objectives whose head every such model has."""
 
 
 class ModelSection(Section):
@@ -102,6 +105,19 @@ class ObjectiveSection(Section):
     """Tokens that the windows of a long context share; ``None``: a quarter of ``max_length``."""
 
 
+class LoRASection(Section):
+    """Learn only a small difference to some linear maps of an opened model (Hu et al., 2021)."""
+
+    rank: Annotated[int, Field(gt=0)] = 8
+    alpha: Annotated[float, Field(gt=0.0)] = 16.0
+    """The difference is multiplied by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    targets: list[str] = []
+    """Published names of linear maps, such as ``q_proj``; none: all maps of the blocks."""
+    merge: bool = False
+    """Save a whole model with the difference in its weights; else an adapter, which names the model it is for."""
+
+
 class TrainSection(Section):
     """The loop and the optimiser; see ``LoopSettings`` and ``OptimizerSettings`` for what each key does."""
 
@@ -143,6 +159,8 @@ class Recipe(Section):
     data: DataSection
     objective: ObjectiveSection
     train: TrainSection
+    lora: LoRASection | None = None
+    """``None``: all weights learn."""
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -192,14 +210,23 @@ def _contradiction(recipe: Recipe) -> str | None:
             return f"objective.{key}: training of the kind {chosen.kind!r} does not read it"
     if train.patience is not None and recipe.data.validation is None and not recipe.data.validation_share:
         return "train.patience: needs data to validate on; set data.validation or data.validation_share"
+    if recipe.lora is not None and recipe.model.open is None:
+        return "lora: a difference is learnt to a model that is opened; set model.open"
+    if recipe.lora is not None and chosen.kind not in WRITERS:
+        return f"lora: {chosen.kind!r} trains a new head, which an adapter does not hold; it is for {_any_of(WRITERS)}"
     if recipe.model.open is not None:
         return None
     if family not in LEARNERS[chosen.kind]:
-        *others, last = LEARNERS[chosen.kind]
-        return f"model.family: {chosen.kind!r} trains a model of the family {', '.join(others)} or {last}, not {family}"
+        return (
+            f"model.family: {chosen.kind!r} trains a model of the family {_any_of(LEARNERS[chosen.kind])}, not {family}"
+        )
     if chosen.sentences != "none" and family != "bert":
         return f"objective.sentences: a model of the family {family} has no head for it; bert has"
     return _unread(recipe)
+
+
+def _any_of(names: Sequence[str]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _unread(recipe: Recipe) -> str | None:
@@ -254,5 +281,8 @@ def _first_problem(error: ValidationError) -> str:
 def _fields(sections: Sequence[Any]) -> list[str]:
     schema: Any = Recipe
     for section in sections:
-        schema = schema.model_fields[section].annotation
+        kind = schema.model_fields[section].annotation
+        schema = next(
+            (part for part in get_args(kind) if part is not NoneType), kind
+        )  # of a section that may be absent
     return list(schema.model_fields)

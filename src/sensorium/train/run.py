@@ -7,13 +7,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from sensorium.checkpoint import Checkpoint, check_destination, open_checkpoint, save_checkpoint
+from sensorium.adapters import adapt
+from sensorium.checkpoint import Checkpoint, check_destination, open_checkpoint, save_adapter, save_checkpoint
 from sensorium.config import EncoderDecoderConfig, SpanHeadConfig
 from sensorium.data.corpora import read_corpus
 from sensorium.data.records import read_records, texts_of
 from sensorium.data.splits import remove_overlap, split_by_text
 from sensorium.errors import DataError, UsageError
 from sensorium.models.build import Model, new_model
+from sensorium.nn.lora import LoRASettings, merge_lora
 from sensorium.objectives._base import Objective
 from sensorium.objectives.causal import CausalLanguageModel
 from sensorium.objectives.masked_token import MaskedToken
@@ -88,17 +90,28 @@ def run_recipe(recipe: Recipe, *, resume: bool = False, quiet: bool = False) -> 
     write_json(folder / "recipe.json", recipe.model_dump())
     outcome = trainer.run()
     if outcome.finished:
-        source = ready.source
-        save_checkpoint(
-            output,
-            ready.model,
-            ready.tokenizer,
-            family=ready.family,
-            sentence=None if source is None else source.sentence,
-            generation=None if source is None else source.generation,
-            chat_template=None if source is None else source.chat_template,
-        )
+        _save(recipe, ready)
     return outcome
+
+
+def _save(recipe: Recipe, ready: Ready) -> None:
+    """The model, or only what it has learnt beside one that was opened."""
+    output, source = Path(recipe.train.output), ready.source
+    if recipe.lora is not None and not recipe.lora.merge:
+        opened = Path(recipe.model.open or "").expanduser()
+        base = str(opened.resolve()) if opened.exists() else str(recipe.model.open)  # else a name on the hub
+        save_adapter(output, ready.model, ready.tokenizer, family=ready.family, base=base)
+        return
+    merge_lora(ready.model)
+    save_checkpoint(
+        output,
+        ready.model,
+        ready.tokenizer,
+        family=ready.family,
+        sentence=None if source is None else source.sentence,
+        generation=None if source is None else source.generation,
+        chat_template=None if source is None else source.chat_template,
+    )
 
 
 def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
@@ -123,6 +136,10 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
         check_heads(source, objective)
         wanted = {name: head for name, head in objective.heads().items() if not _fits(getattr(have, name, None), head)}
         model = open_checkpoint(source.folder, add_heads=wanted, seed=recipe.train.seed).model
+    if recipe.lora is not None:
+        chosen = recipe.lora
+        settings = LoRASettings(chosen.rank, chosen.alpha, chosen.dropout)
+        adapt(model, family, settings, chosen.targets, seed=recipe.train.seed)
     check_fit(model, tokenizer, family, objective, max_length=recipe.objective.max_length)
     return Ready(model, tokenizer, family, objective, train, validation, source)
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sensorium import native
 from sensorium.native.activations import activation, slope
+from sensorium.nn.lora import adapted_maps
 from sensorium.nn.stack import Stack
 from sensorium.packed import Layout
 
@@ -237,6 +238,8 @@ def unsupported(stack: Stack) -> str | None:
     if config.hidden_size % 4 or config.mlp_size % 4 or config.head_size % 2:
         return "hidden_size and mlp_size must be multiples of 4, and the head size even"
     blocks: list[Any] = list(stack.layers)
+    if adapted_maps(stack):
+        return "the kernels have no adapters"
     if len({block.dropout.p for block in blocks}) > 1 or len({block.attention.dropout for block in blocks}) > 1:
         return "the layers have different dropouts"
     if {parameter.dtype for parameter in stack.layers.parameters()} - set(native.TRAINED):
