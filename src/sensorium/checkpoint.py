@@ -167,7 +167,15 @@ def _ends(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, int]:
     return {key: token_id for key, token_id in found.items() if token_id is not None}
 
 
-def save_adapter(folder: str | Path, model: Model, tokenizer: Tokenizer | None, *, family: str, base: str) -> None:
+def save_adapter(
+    folder: str | Path,
+    model: Model,
+    tokenizer: Tokenizer | None,
+    *,
+    family: str,
+    base: str,
+    chat_template: str | None = None,
+) -> None:
     """Save the adapters of a model (``adapters.adapt``), whole or not at all, in the form that ``peft`` publishes.
 
     ``base`` is the name or path of the model without them. Raises ``UsageError`` as ``save_checkpoint`` does.
@@ -178,6 +186,8 @@ def save_adapter(folder: str | Path, model: Model, tokenizer: Tokenizer | None, 
         write_adapter(temporary, model, family, base=base)
         if tokenizer is not None:
             tokenizer.save(temporary)
+        if chat_template is not None:
+            write_text(temporary / JINJA_FILE, chat_template)
 
 
 def _open_adapted(folder: Path, add_heads: Mapping[str, Any] | None, dtype: torch.dtype, seed: int) -> Checkpoint:
@@ -190,7 +200,8 @@ def _open_adapted(folder: Path, add_heads: Mapping[str, Any] | None, dtype: torc
     put_on(adapter, checkpoint.model, checkpoint.family, where=str(folder))
     merge_lora(checkpoint.model)
     own = open_tokenizer(folder) if any((folder / name).is_file() for name in TOKENIZER_FILES) else None
-    return replace(checkpoint, folder=folder, tokenizer=own or checkpoint.tokenizer)
+    template = read_chat_template(folder, {}) or checkpoint.chat_template
+    return replace(checkpoint, folder=folder, tokenizer=own or checkpoint.tokenizer, chat_template=template)
 
 
 def check_destination(folder: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 
+from sensorium import pipeline
 from sensorium.checkpoint import open_checkpoint
 from sensorium.infer.conditioned import Conditioned
 from sensorium.infer.generate import generate
@@ -135,3 +136,35 @@ def test_an_adapter_learns_beside_a_model_that_stays(tmp_path: Path) -> None:
         json.loads(line)["loss"] for line in (tmp_path / "false.training" / "train.jsonl").read_text().splitlines()
     ]
     assert losses[-1] < losses[0]
+
+
+TEMPLATE = """{%- for message in messages %}
+    {{- message.role + ': ' + message.content + (eos_token if message.role == 'assistant' else '') + '\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"""
+
+
+def test_a_decoder_learns_to_answer_and_keeps_its_template(tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    rows = [
+        {"messages": [{"role": "user", "content": noun}, {"role": "assistant", "content": GERMAN[noun]}]}
+        for noun in NOUNS * 8
+    ]
+    (tmp_path / "data.csv").write_text("")
+    path = write_recipe(tmp_path, kind="conversation")
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "chat.jinja").write_text(TEMPLATE)
+    run_recipe(
+        read_recipe(
+            path,
+            [
+                "model.family=llama", "model.hidden_size=32", "tokenizer.train=byte_level_bpe", "train.epochs=30",
+                f"data.train={tmp_path}/chats.jsonl", f"objective.chat_template={tmp_path}/chat.jinja",
+                "train.dropout=0.0", "data.validation_share=0.0",
+            ],
+        ),
+        quiet=True,
+    )  # fmt: skip
+    chat = pipeline("text-generation", tmp_path / "model")
+    [answer] = chat([{"role": "user", "content": "bed"}], max_new_tokens=8)
+    assert answer["generated_text"][-1]["content"].strip() == "bett"

@@ -59,6 +59,8 @@ def texts_of(record: Mapping[str, Any]) -> list[str]:
     (['Who?', 'Anna.'], ['a b'])
     """
     texts = [str(record[name]) for name in ("text", "pair", "target", "question", "context") if record.get(name)]
+    said = record["messages"] if isinstance(record.get("messages"), list) else []
+    texts += [m["content"] for m in said if isinstance(m, Mapping) and isinstance(m.get("content"), str)]
     return [*texts, " ".join(map(str, record["tokens"]))] if record.get("tokens") else texts
 
 

@@ -6,6 +6,7 @@ Texts are compared after normalising: Unicode form, case, spaces and punctuation
 from __future__ import annotations
 
 import hashlib
+import json
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -75,6 +76,8 @@ def record_text(record: Mapping[str, Any]) -> str:
     """The text of a record, whatever its kind."""
     if "tokens" in record:
         return " ".join(map(str, record["tokens"]))
+    if "messages" in record:  # their contents, and whatever else they hold
+        return json.dumps(record["messages"], ensure_ascii=False, default=str)
     return "\n".join(str(record[key]) for key in ("text", "pair", "question", "context") if record.get(key))
 
 

@@ -12,8 +12,8 @@ import torch
 from sensorium.config import LanguageModelHeadConfig
 from sensorium.data.batching import Example
 from sensorium.errors import DataError
-from sensorium.nn.cross_entropy import linear_cross_entropy
 from sensorium.objectives._base import Batch, Loss, Record, field, pack
+from sensorium.objectives._next_token import next_token_loss
 from sensorium.text import Tokenizer
 
 
@@ -56,6 +56,4 @@ class CausalLanguageModel:
     def losses(self, model: Any, batch: Batch) -> dict[str, Loss]:
         """Cross-entropy of every next token; the vocabulary's logits are never held all at once."""
         hidden_states = model(batch.packed)[batch.targets["rows"]]  # [M, D]
-        weight = model.language_model.vocabulary.weight
-        total, correct = linear_cross_entropy(hidden_states, weight, None, batch.targets["next"])
-        return {"language_model": Loss(total, len(hidden_states), correct)}
+        return {"language_model": next_token_loss(model, hidden_states, batch.targets["next"])}

@@ -11,8 +11,8 @@ import numpy as np
 from sensorium.config import LanguageModelHeadConfig
 from sensorium.data.batching import Example
 from sensorium.errors import UsageError
-from sensorium.nn.cross_entropy import linear_cross_entropy
 from sensorium.objectives._base import Batch, Loss, Record, field, pack
+from sensorium.objectives._next_token import next_token_loss
 from sensorium.packed import Packed
 from sensorium.text import Tokenizer
 
@@ -72,12 +72,8 @@ class SequenceToSequence:
         """Cross-entropy of every token of the target; the vocabulary's logits are never held all at once."""
         assert batch.sources is not None
         hidden_states = model(batch.packed, model.encode(batch.sources))  # [T, D]
-        head = model.language_model
-        total, correct = linear_cross_entropy(
-            head.transform(hidden_states), head.vocabulary.weight, head.bias, batch.targets["next"],
-            label_smoothing=self.label_smoothing,
-        )  # fmt: skip
-        return {"language_model": Loss(total, len(hidden_states), correct)}
+        loss = next_token_loss(model, hidden_states, batch.targets["next"], label_smoothing=self.label_smoothing)
+        return {"language_model": loss}
 
 
 def _ended(token_ids: list[int], end_id: int, most: int) -> list[int]:

@@ -29,10 +29,10 @@ DECODERS = ("gpt2", *MODERN_DECODERS)
 ENCODER_DECODERS = ("marian", "bart")
 LEARNERS = {
     "masked_token": ENCODERS, "sequence": ENCODERS, "token": ENCODERS, "span": ENCODERS, "causal": DECODERS,
-    "seq2seq": ENCODER_DECODERS,
+    "conversation": DECODERS, "seq2seq": ENCODER_DECODERS,
 }  # fmt: skip
 """The families of which a new model can be trained for an objective."""
-WRITERS = ("causal", "seq2seq")
+WRITERS = ("causal", "conversation", "seq2seq")
 """Objectives whose head every such model has."""
 
 
@@ -92,10 +92,12 @@ class DataSection(Section):
 class ObjectiveSection(Section):
     """What to learn; each kind reads the keys it knows."""
 
-    kind: Literal["masked_token", "causal", "sequence", "token", "span", "seq2seq"]
+    kind: Literal["masked_token", "causal", "conversation", "sequence", "token", "span", "seq2seq"]
     max_length: Annotated[int, Field(gt=2)] = 128
     max_target_length: Annotated[int | None, Field(gt=2)] = None
     """Tokens of what is to be written; ``None``: ``max_length``."""
+    chat_template: str | None = None
+    """File with the template that conversations are written by; ``None``: the opened model's."""
     probability: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
     unit: Literal["token", "word"] = "token"
     sentences: Literal["none", "next", "order"] = "none"
@@ -192,6 +194,7 @@ def check_recipe(tables: dict[str, Any], *, where: str) -> Recipe:
 READ_BY = {
     "masked_token": {"probability", "unit", "sentences"},
     "causal": set[str](),
+    "conversation": {"chat_template"},
     "sequence": {"label_smoothing", "head_dropout"},
     "token": {"label_smoothing", "head_dropout"},
     "span": {"stride"},

@@ -18,13 +18,15 @@ from sensorium.models.build import Model, new_model
 from sensorium.nn.lora import LoRASettings, merge_lora
 from sensorium.objectives._base import Objective
 from sensorium.objectives.causal import CausalLanguageModel
+from sensorium.objectives.conversation import Conversation
 from sensorium.objectives.masked_token import MaskedToken
 from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.objectives.sequence import SequenceClassification
 from sensorium.objectives.span import SpanAnswering
 from sensorium.objectives.token import TokenClassification, record_tags
-from sensorium.storage import atomic_folder, write_json
+from sensorium.storage import atomic_folder, read_text, write_json
 from sensorium.text import Tokenizer, open_tokenizer
+from sensorium.text.chat import MAX_TEMPLATE_BYTES
 from sensorium.text.pieces import train_pieces
 from sensorium.text.training import train_byte_level_bpe, train_wordpiece
 from sensorium.train.checks import check_fit, check_heads, check_kind
@@ -53,6 +55,8 @@ class Ready:
     validation: Records | None
     source: Checkpoint | None
     """What the model was opened from."""
+    chat_template: str | None
+    """What writes its conversations."""
 
 
 def run_recipe(recipe: Recipe, *, resume: bool = False, quiet: bool = False) -> Outcome:
@@ -100,7 +104,9 @@ def _save(recipe: Recipe, ready: Ready) -> None:
     if recipe.lora is not None and not recipe.lora.merge:
         opened = Path(recipe.model.open or "").expanduser()
         base = str(opened.resolve()) if opened.exists() else str(recipe.model.open)  # else a name on the hub
-        save_adapter(output, ready.model, ready.tokenizer, family=ready.family, base=base)
+        save_adapter(
+            output, ready.model, ready.tokenizer, family=ready.family, base=base, chat_template=ready.chat_template
+        )
         return
     merge_lora(ready.model)
     save_checkpoint(
@@ -110,7 +116,7 @@ def _save(recipe: Recipe, ready: Ready) -> None:
         family=ready.family,
         sentence=None if source is None else source.sentence,
         generation=None if source is None else source.generation,
-        chat_template=None if source is None else source.chat_template,
+        chat_template=ready.chat_template,
     )
 
 
@@ -126,7 +132,9 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
     family = recipe.model.family if source is None else source.family
     if source is not None:
         check_kind(source, recipe.objective.kind)
-    objective = make_objective(recipe, train, family, start_token_id=_start_token_id(recipe, source, tokenizer))
+    template = _chat_template(recipe, source)
+    start = _start_token_id(recipe, source, tokenizer)
+    objective = make_objective(recipe, train, family, start_token_id=start, chat_template=template)
     model: Model
     if source is None:
         model = new_model(new_config(recipe.model, objective.heads(), tokenizer), seed=recipe.train.seed)
@@ -141,7 +149,7 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
         settings = LoRASettings(chosen.rank, chosen.alpha, chosen.dropout)
         adapt(model, family, settings, chosen.targets, seed=recipe.train.seed)
     check_fit(model, tokenizer, family, objective, max_length=recipe.objective.max_length)
-    return Ready(model, tokenizer, family, objective, train, validation, source)
+    return Ready(model, tokenizer, family, objective, train, validation, source, template)
 
 
 def read_data(recipe: Recipe) -> tuple[Records, Records | None]:
@@ -164,10 +172,18 @@ def read_data(recipe: Recipe) -> tuple[Records, Records | None]:
     return train, validation
 
 
-def make_objective(recipe: Recipe, train: Records, family: str, *, start_token_id: int | None = None) -> Objective:
+def make_objective(
+    recipe: Recipe,
+    train: Records,
+    family: str,
+    *,
+    start_token_id: int | None = None,
+    chat_template: str | None = None,
+) -> Objective:
     """The objective a recipe names; labels are those of the training records, in order.
 
-    ``start_token_id`` is what a model that reads one text and writes another begins with.
+    ``start_token_id`` is what a model that reads one text and writes another begins with, ``chat_template`` what writes
+    conversations: each for the objective that needs it.
     """
     chosen = recipe.objective
     if chosen.kind == "seq2seq":
@@ -178,6 +194,9 @@ def make_objective(recipe: Recipe, train: Records, family: str, *, start_token_i
         return MaskedToken(chosen.max_length, chosen.probability, chosen.unit, chosen.sentences)
     if chosen.kind == "causal":
         return CausalLanguageModel(chosen.max_length)
+    if chosen.kind == "conversation":
+        assert chat_template is not None
+        return Conversation(chat_template, chosen.max_length)
     if chosen.kind == "span":
         return SpanAnswering(chosen.max_length, chosen.stride or chosen.max_length // 4)
     if chosen.kind == "token":
@@ -241,6 +260,18 @@ def _tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records) -> Tok
     if source is None:
         raise UsageError("a new model needs a tokenizer: set tokenizer.open or tokenizer.train")
     return source.require_tokenizer()
+
+
+def _chat_template(recipe: Recipe, source: Checkpoint | None) -> str | None:
+    """The recipe's own, or the opened model's. Raises ``UsageError`` where conversations need one and there is none."""
+    path = recipe.objective.chat_template
+    if path is not None:
+        return read_text(path, max_bytes=MAX_TEMPLATE_BYTES, error=UsageError)
+    if recipe.objective.kind != "conversation":
+        return None if source is None else source.chat_template
+    if source is None:
+        raise UsageError("objective.chat_template: a new model has no template of its own; name a file that holds one")
+    return source.require_chat_template()
 
 
 def _start_token_id(recipe: Recipe, source: Checkpoint | None, tokenizer: Tokenizer) -> int | None:
