@@ -39,11 +39,11 @@ def evaluate(
     from sensorium.data.records import read_records
     from sensorium.evaluate import compare as paired_tests
 
-    records = read_records(data, text=text, label=label, pair=pair)
-    training = None if train is None else read_records(train, text=text, label=label, pair=pair)
     measures = _few_shot(shots, prompt) if task == "few-shot" else [measure_of(task)]
     if task != "few-shot" and (shots or prompt):
         raise UsageError(f"--shots and --prompt are of the task few-shot, not of {task}")
+    records = read_records(data, text=text, label=label, pair=pair)
+    training = None if train is None else read_records(train, text=text, label=label, pair=pair)
     names = [model, *(compare or ())]
     first, *others = [measure(name, records, training, str(data)) for name in names for measure in measures]
     comparisons = [test for other in others for test in paired_tests(first, other)]

@@ -32,7 +32,7 @@ def likeliest(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
     Of equal ones the first is taken, on the kernels; a row shorter than ``most`` gives all it has.
     """
     most = min(most, scores.shape[-1])
-    if not _by_kernel(scores) or most > MOST_BY_KERNEL or scores.dtype != torch.float32:
+    if not _by_kernel(scores) or not 0 < most <= MOST_BY_KERNEL or scores.dtype != torch.float32:
         found = scores.topk(most, dim=-1)
         return found.values, found.indices
     scores = scores.detach().contiguous()
