@@ -1,0 +1,90 @@
+"""Summaries: a docstring's first line, and the one sentence of SciTLDR, by our recipes, with ROUGE beside baselines.
+
+    python benchmarks/summaries.py docstrings
+    python benchmarks/summaries.py scitldr
+
+Each trains by its recipe (summarise-docstrings.toml from scratch, summarise-scitldr.toml from its model) unless the
+output is there, and writes with beam 4. Docstrings are measured on packages that are on the test side; of SciTLDR,
+whose test part is not at hand, on the 619 abstracts of dev, where the best of several references counts, as published.
+Baselines: the first sentence of the text, and as many sentences as reach the length of the reference. Differences are
+paired. Appends to ``benchmarks/results/summaries.csv``; the published figures stand below.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _common import ROOT, append, need
+from _writing import cells, writer
+from sensorium.infer.settings import GenerationSettings
+
+from sensorium.data.corpora import docstring_summaries, scitldr
+from sensorium.evaluate import evaluate_generation
+from sensorium.train.recipe import read_recipe
+from sensorium.train.run import run_recipe
+
+ROUGES = ("rouge1", "rouge2", "rougeL")
+PUBLISHED = {
+    "PACSUM": (19.3, 4.0, 15.1), "BERTSumExt": (38.5, 16.6, 30.5), "MatchSum": (42.7, 20.0, 34.0),
+    "BART": (43.3, 20.8, 35.0), "CATTS": (43.8, 20.9, 35.5),
+}  # fmt: skip
+"""Cachola et al. (2020), table of results, abstracts alone, test part: ROUGE-1, -2, -L with the best reference."""
+
+
+def docstrings() -> tuple[list[str], list[dict[str, Any]], list[dict[str, Any]], GenerationSettings]:
+    """Settings of the recipe, training and test records, how to write."""
+    settings = GenerationSettings(num_beams=4, max_new_tokens=48, length_penalty=1.0, no_repeat_ngram_size=3)
+    return [], docstring_summaries("train"), docstring_summaries("test"), settings
+
+
+def abstracts() -> tuple[list[str], list[dict[str, Any]], list[dict[str, Any]], GenerationSettings]:
+    """The same of SciTLDR; every reference of a test record counts."""
+    data = need("scitldr")
+    test = [{**record, "target": list(record["targets"])} for record in scitldr(f"{data}/dev.jsonl.gz")]
+    settings = GenerationSettings(num_beams=4, max_new_tokens=64, length_penalty=1.0, no_repeat_ngram_size=3)
+    return [f"data.train=corpus:scitldr:{data}/train.jsonl.gz"], scitldr(f"{data}/train.jsonl.gz"), test, settings
+
+
+def main() -> None:
+    """Train what is not there yet, write, measure."""
+    which = sys.argv[1] if len(sys.argv) > 1 else ""
+    if which not in ("docstrings", "scitldr"):
+        raise SystemExit("say which: docstrings or scitldr")
+    settings, train, test, how = docstrings() if which == "docstrings" else abstracts()
+    recipe = read_recipe(ROOT / "recipes" / f"summarise-{which}.toml", [*settings, *sys.argv[2:]])
+    seconds = ""
+    if not Path(recipe.train.output).exists():
+        begin = time.perf_counter()
+        run_recipe(recipe)
+        seconds = f"{time.perf_counter() - begin:.0f}"
+    evaluation = evaluate_generation(
+        writer(recipe.train.output, how),
+        test,
+        task="summarization",
+        train=train,
+        model="sensorium recipe",
+        dataset=which,
+    )
+    rows = []
+    for name, metrics, took in [
+        ("sensorium recipe", evaluation.metrics, seconds),
+        *((baseline.name, baseline.metrics, "") for baseline in evaluation.baselines),
+    ]:
+        rows.append([which, name, len(test), *(cell for rouge in ROUGES for cell in cells(metrics[rouge], 4)), took])
+    for one in evaluation.comparisons:
+        if one.metric in ROUGES:
+            d = one.difference
+            print(f"{one.a} - {one.b}: {one.metric} {d.value:+.4f} ({d.low:+.4f}–{d.high:+.4f}), p = {one.p_value:.2g}")
+    if which == "scitldr":
+        for name, scores in PUBLISHED.items():
+            print(f"{name} (published, test part): {scores}")
+    header = ["data", "what", "n", *(name for rouge in ROUGES for name in (rouge, f"{rouge}_interval")), "seconds"]
+    append("summaries", header, rows)
+
+
+if __name__ == "__main__":
+    main()
