@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sensorium import open_checkpoint
+from sensorium.evaluate import Comparison, Estimate
+from sensorium.infer.conditioned import Conditioned
 from sensorium.infer.settings import GenerationSettings
 from sensorium.infer.write import write
-
-from sensorium import open_checkpoint
-from sensorium.evaluate import Estimate
-from sensorium.infer.conditioned import Conditioned
 
 AT_A_TIME = 32
 
@@ -38,3 +37,10 @@ def writer(folder: str | Path, settings: GenerationSettings) -> Callable[[Sequen
 def cells(estimate: Estimate, digits: int = 2) -> list[str]:
     """A score and its interval."""
     return [f"{estimate.value:.{digits}f}", f"{estimate.low:.{digits}f}–{estimate.high:.{digits}f}"]
+
+
+def compared(one: Comparison, digits: int) -> str:
+    """A paired difference in a line."""
+    d = one.difference
+    numbers = f"{d.value:+.{digits}f} ({d.low:+.{digits}f} to {d.high:+.{digits}f})"
+    return f"{one.a} - {one.b}: {one.metric} {numbers}, p = {one.p_value:.2g}"

@@ -20,10 +20,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import ROOT, append, need
 from _writing import cells, writer
-from sensorium.infer.settings import GenerationSettings
 
 from sensorium.data.corpora import lines
 from sensorium.evaluate import evaluate_generation
+from sensorium.infer.settings import GenerationSettings
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 

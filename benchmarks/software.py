@@ -4,8 +4,8 @@
     python benchmarks/software.py de
 
 Trains by ``recipes/translate-software.toml`` unless the output is there, and translates the test side with beam 5. No
-English text (normalised) of the test side is among those trained on. The translation memory gives the translation of the
-training text most like the source. Both corpora are measured apart as well: interface strings are short, help is prose.
+English text (normalised) of the test side is among those trained on. The translation memory gives the translation of
+the training text most like the source. Both corpora are measured apart as well: strings are short, help is prose.
 Differences are paired. Where Debian's libreoffice-help packages are missing, interface strings alone are used, and the
 row says so. Appends to ``benchmarks/results/software.csv``.
 """
@@ -19,12 +19,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import ROOT, append
-from _writing import cells, writer
-from sensorium.infer.settings import GenerationSettings
+from _writing import cells, compared, writer
 
 from sensorium.data.corpora import read_corpus
 from sensorium.data.corpora.software import HELP
 from sensorium.evaluate import evaluate_generation
+from sensorium.infer.settings import GenerationSettings
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 
@@ -68,10 +68,7 @@ def main() -> None:
             rows.append([language, name, len(test), what, *scores, took, signature])
         for one in evaluation.comparisons:
             if one.metric in ("chrf", "bleu"):
-                d = one.difference
-                print(
-                    f"{one.a} - {one.b}: {one.metric} {d.value:+.2f} ({d.low:+.2f}–{d.high:+.2f}), p {one.p_value:.2g}"
-                )
+                print(compared(one, 2))
     header = ["language", "data", "n", "what", "chrf", "chrf_interval", "bleu", "bleu_interval", "seconds", "signature"]
     append("software", header, rows)
 

@@ -19,11 +19,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import ROOT, append, need
-from _writing import cells, writer
-from sensorium.infer.settings import GenerationSettings
+from _writing import cells, compared, writer
 
 from sensorium.data.corpora import docstring_summaries, scitldr
 from sensorium.evaluate import evaluate_generation
+from sensorium.infer.settings import GenerationSettings
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 
@@ -77,8 +77,7 @@ def main() -> None:
         rows.append([which, name, len(test), *(cell for rouge in ROUGES for cell in cells(metrics[rouge], 4)), took])
     for one in evaluation.comparisons:
         if one.metric in ROUGES:
-            d = one.difference
-            print(f"{one.a} - {one.b}: {one.metric} {d.value:+.4f} ({d.low:+.4f}–{d.high:+.4f}), p = {one.p_value:.2g}")
+            print(compared(one, 4))
     if which == "scitldr":
         for name, scores in PUBLISHED.items():
             print(f"{name} (published, test part): {scores}")
