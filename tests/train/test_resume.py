@@ -19,7 +19,7 @@ from sensorium.data.records import read_records, texts_of
 from sensorium.errors import TrainingError
 from sensorium.storage import read_tensors
 from sensorium.text.pieces import train_pieces
-from sensorium.text.training import train_wordpiece
+from sensorium.text.training import train_byte_level_bpe, train_wordpiece
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 from sensorium.train.state import Position, load_state, save_state
@@ -102,6 +102,21 @@ def test_a_translator_that_was_killed_goes_on_bit_for_bit(tmp_path: Path) -> Non
     train_pieces(texts, 330).save(tmp_path / "tokenizer")
     settings = ["train.precision=bf16", "train.epochs=3", "train.dropout=0.2", "train.average_from=0.5"]
     compare_with_a_killed_run(whole, killed, [*settings, "train.attention_dropout=0.1"], seed="seq2seq")
+
+
+@pytest.mark.parametrize("part", ["lora", "distillation"])
+def test_what_learns_beside_another_model_goes_on_bit_for_bit(tmp_path: Path, part: str) -> None:
+    for name in ("whole", "killed", "tokenizer"):
+        (tmp_path / name).mkdir()
+    whole, killed = (write_recipe(tmp_path / name, kind="causal") for name in ("whole", "killed"))
+    texts = [record["text"] for record in read_records(whole.parent / "data.csv")]
+    train_byte_level_bpe(texts, 300).save(tmp_path / "tokenizer")
+    family, opened = "model.family=llama", f"tokenizer.open={tmp_path}/tokenizer"
+    run_recipe(read_recipe(whole, [family, opened, "train.steps=5", f"train.output={tmp_path}/base"]), quiet=True)
+    beside = {"lora": f"model.open={tmp_path}/base", "distillation": f"distillation.teacher={tmp_path}/base"}
+    more = ["lora.dropout=0.1", "lora.rank=2", "lora.merge=true"] if part == "lora" else [family, "model.num_layers=1"]
+    settings = [beside[part], *more, "train.average_from=0.5", "train.checkpoint_every=2", "train.epochs=2"]
+    compare_with_a_killed_run(whole, killed, settings, seed=part)
 
 
 def test_a_run_that_ran_out_of_patience_stays_ended(recipe_path: Path) -> None:

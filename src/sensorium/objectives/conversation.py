@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sensorium.config import LanguageModelHeadConfig
 from sensorium.data.batching import Example
@@ -61,8 +62,13 @@ class Conversation:
 
     def losses(self, model: Any, batch: Batch) -> dict[str, Loss]:
         """Cross-entropy of every token of the assistant's."""
-        hidden_states = model(batch.packed)[batch.targets["rows"]]  # [M, D]
+        hidden_states = self.hidden_states(model, batch)
         return {"language_model": next_token_loss(model, hidden_states, batch.targets["next"])}
+
+    def hidden_states(self, model: Any, batch: Batch) -> Tensor:
+        """[M, D], each of which a target comes after."""
+        chosen: Tensor = model(batch.packed)[batch.targets["rows"]]
+        return chosen
 
     def _examples(self, messages: Any, tools: Any, tokenizer: Tokenizer) -> list[Example]:
         """One example of a conversation; one for each of the assistant's turns where the template needs it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from sensorium.config import LanguageModelHeadConfig
 from sensorium.data.batching import Example
@@ -70,10 +71,15 @@ class SequenceToSequence:
 
     def losses(self, model: Any, batch: Batch) -> dict[str, Loss]:
         """Cross-entropy of every token of the target; the vocabulary's logits are never held all at once."""
-        assert batch.sources is not None
-        hidden_states = model(batch.packed, model.encode(batch.sources))  # [T, D]
+        hidden_states = self.hidden_states(model, batch)
         loss = next_token_loss(model, hidden_states, batch.targets["next"], label_smoothing=self.label_smoothing)
         return {"language_model": loss}
+
+    def hidden_states(self, model: Any, batch: Batch) -> Tensor:
+        """[T, D] of the decoder, each of which a target comes after."""
+        assert batch.sources is not None
+        states: Tensor = model(batch.packed, model.encode(batch.sources))
+        return states
 
 
 def _ended(token_ids: list[int], end_id: int, most: int) -> list[int]:

@@ -63,7 +63,12 @@ class SequenceClassification:
 
     def losses(self, model: Any, batch: Batch) -> dict[str, Loss]:
         """Cross-entropy over the labels."""
-        logits = model.sequence_logits(model(batch.packed), batch.packed)  # [N, C]
+        logits = self.logits(model, batch)
         return {
             "sequence": classification_loss(logits, batch.targets["sequence"], label_smoothing=self.label_smoothing)
         }
+
+    def logits(self, model: Any, batch: Batch) -> torch.Tensor:
+        """[N, C]."""
+        logits: torch.Tensor = model.sequence_logits(model(batch.packed), batch.packed)
+        return logits

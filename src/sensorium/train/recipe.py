@@ -34,6 +34,8 @@ LEARNERS = {
 """The families of which a new model can be trained for an objective."""
 WRITERS = ("causal", "conversation", "seq2seq")
 """Objectives whose head every such model has."""
+TAUGHT = ("sequence", *WRITERS)
+"""Objectives that can be learnt from a teacher."""
 
 
 class ModelSection(Section):
@@ -120,6 +122,16 @@ class LoRASection(Section):
     """Save a whole model with the difference in its weights; else an adapter, which names the model it is for."""
 
 
+class DistillationSection(Section):
+    """Learn from another model's distributions as well (Hinton et al., 2015)."""
+
+    teacher: str
+    """Folder or hub id."""
+    temperature: Annotated[float, Field(gt=0.0)] = 2.0
+    share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """Of the loss that is the teacher's; the rest is the data's."""
+
+
 class TrainSection(Section):
     """The loop and the optimiser; see ``LoopSettings`` and ``OptimizerSettings`` for what each key does."""
 
@@ -163,6 +175,8 @@ class Recipe(Section):
     train: TrainSection
     lora: LoRASection | None = None
     """``None``: all weights learn."""
+    distillation: DistillationSection | None = None
+    """``None``: from the data alone."""
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -217,6 +231,8 @@ def _contradiction(recipe: Recipe) -> str | None:
         return "lora: a difference is learnt to a model that is opened; set model.open"
     if recipe.lora is not None and chosen.kind not in WRITERS:
         return f"lora: {chosen.kind!r} trains a new head, which an adapter does not hold; it is for {_any_of(WRITERS)}"
+    if recipe.distillation is not None and chosen.kind not in TAUGHT:
+        return f"distillation: it is for {_any_of(TAUGHT)}, not for {chosen.kind!r}"
     if recipe.model.open is not None:
         return None
     if family not in LEARNERS[chosen.kind]:
@@ -235,6 +251,7 @@ def _any_of(names: Sequence[str]) -> str:
 def _unread(recipe: Recipe) -> str | None:
     """A key that means nothing for a new model of the family, or for the tokenizer."""
     model, tokenizer = recipe.model, recipe.tokenizer
+    learnt = tokenizer.train if tokenizer.open is None else None
     for key, families in {
         "decoder_layers": ENCODER_DECODERS, "num_kv_heads": MODERN_DECODERS, "rotary_base": MODERN_DECODERS,
         "tied": MODERN_DECODERS,
@@ -247,9 +264,9 @@ def _unread(recipe: Recipe) -> str | None:
             f"model.num_heads: {heads} heads must divide the hidden size {model.hidden_size}, and be a multiple of "
             f"num_kv_heads {shared}"
         )
-    if tokenizer.train in ("bpe", "unigram") and model.family not in ENCODER_DECODERS:
-        return f"tokenizer.train: {tokenizer.train!r} is for {' and '.join(ENCODER_DECODERS)}, not for {model.family}"
-    if tokenizer.train == "wordpiece" and model.family in (*DECODERS, *ENCODER_DECODERS):
+    if learnt in ("bpe", "unigram") and model.family not in ENCODER_DECODERS:
+        return f"tokenizer.train: {learnt!r} is for {' and '.join(ENCODER_DECODERS)}, not for {model.family}"
+    if learnt == "wordpiece" and model.family in (*DECODERS, *ENCODER_DECODERS):
         return f"tokenizer.train: 'wordpiece' has no end token, which a model that writes needs, as {model.family} does"
     return None
 

@@ -36,6 +36,7 @@ from sensorium.train.optim import OptimizerSettings
 from sensorium.train.recipe import DECODERS, LEARNERS, Recipe
 from sensorium.train.settings import LoopSettings
 from sensorium.train.state import fingerprint
+from sensorium.train.teaching import taught_by
 
 Records = Sequence[Mapping[str, Any]]
 CORPUS = "corpus:"
@@ -127,8 +128,9 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
     """
     train, validation = read_data(recipe)
     source = None if recipe.model.open is None else open_checkpoint(recipe.model.open)
+    teacher = None if recipe.distillation is None else open_checkpoint(recipe.distillation.teacher)
     resumed = kept is not None and kept.is_dir()
-    tokenizer = open_tokenizer(kept) if resumed else _tokenizer(recipe, source, train)  # type: ignore[arg-type]
+    tokenizer = open_tokenizer(kept) if resumed else _tokenizer(recipe, source or teacher, train)  # type: ignore[arg-type]
     family = recipe.model.family if source is None else source.family
     if source is not None:
         check_kind(source, recipe.objective.kind)
@@ -149,6 +151,8 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
         settings = LoRASettings(chosen.rank, chosen.alpha, chosen.dropout)
         adapt(model, family, settings, chosen.targets, seed=recipe.train.seed)
     check_fit(model, tokenizer, family, objective, max_length=recipe.objective.max_length)
+    if teacher is not None and recipe.distillation is not None:
+        objective = taught_by(teacher, objective, tokenizer, recipe.distillation, recipe.train.precision)
     return Ready(model, tokenizer, family, objective, train, validation, source, template)
 
 
