@@ -15,7 +15,9 @@ from sensorium.checkpoint import open_checkpoint
 from sensorium.infer.conditioned import Conditioned
 from sensorium.infer.generate import generate
 from sensorium.infer.settings import GenerationSettings
+from sensorium.infer.write import write
 from sensorium.packed import Packed
+from sensorium.text import Tokenizer
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 from tests.train.conftest import NOUNS, write_recipe
@@ -64,6 +66,25 @@ def write_translator(folder: Path, *, family: str = "marian") -> Path:
     path = folder / "translator.toml"
     path.write_text(TRANSLATOR.format(folder=folder, family=family))
     return path
+
+
+def test_a_function_passed_in_judges_what_is_written_so_far(tmp_path: Path) -> None:
+    path = write_translator(tmp_path)
+    settings = GenerationSettings(max_new_tokens=8)
+
+    def judge(model: Any, tokenizer: Tokenizer) -> dict[str, float]:
+        conditioned = Conditioned(model, [tokenizer.encode("the food, bed view.").token_ids])
+        [[written]] = write(conditioned, conditioned.prompts, settings, tokenizer)
+        return {"letters": float(len(written.text or ""))}
+
+    common = ["train.epochs=2", "train.dropout=0.3"]
+    run_recipe(read_recipe(path, [*common, f"train.output={tmp_path}/alone"]), quiet=True)
+    run_recipe(read_recipe(path, common), judge=judge, quiet=True)
+    scores = [record for record in log_of(path) if record["kind"] == "validation"]
+    assert [score["epoch"] for score in scores if score["letters"] >= 0] == [0, 1]
+    alone = (tmp_path / "alone.training" / "train.jsonl").read_text()
+    losses = [record["loss"] for record in map(json.loads, alone.splitlines())]
+    assert [record["loss"] for record in log_of(path)] == losses
 
 
 def log_of(path: Path) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from sensorium.train.optim import MasterAdamW, MovingAverage, OptimizerSettings,
 from sensorium.train.settings import LoopSettings, resolve_precision, set_dropout
 from sensorium.train.stack_kernel import compile_stacks, leave_kernels
 from sensorium.train.state import Position, discard_states, load_state, save_state
-from sensorium.train.validation import validation_scores
+from sensorium.train.validation import Judge, validation_scores
 
 # What a generator is seeded with beside (seed, epoch …), so that no two uses share their numbers.
 EXAMPLES, COLLATE = 1, 2
@@ -60,6 +60,7 @@ class Trainer:
         folder: Path,
         *,
         fingerprint: str,
+        judge: Judge | None = None,
         resume: bool = False,
         tensorboard: bool = False,
         quiet: bool = False,
@@ -68,7 +69,7 @@ class Trainer:
         tune_process()
         folder.mkdir(parents=True, exist_ok=True)
         self.model, self.objective, self.tokenizer = model, objective, tokenizer
-        self.train_data, self.validation = train, validation
+        self.train_data, self.validation, self.judge = train, validation, judge
         self.settings, self.folder, self.fingerprint, self.quiet = settings, folder, fingerprint, quiet
         self.dtype_name = {"bf16": "bfloat16", "fp32": "float32"}[resolve_precision(settings.precision)]
         set_dropout(model, settings.dropout, settings.attention_dropout)
@@ -262,6 +263,9 @@ class Trainer:
     def _scores(self, kind: str) -> dict[str, float]:
         """Score the weights that the model holds, and write the scores down as of a ``kind``."""
         scores = validation_scores(self.model, self.objective, self.tokenizer, self.validation, self.settings.seed)
+        if self.judge is not None:
+            with torch.no_grad():
+                scores.update(self.judge(self.model, self.tokenizer))
         self._write(kind=kind.replace(" ", "_"), step=self.position.step, epoch=self.position.epoch, **scores)
         words = " · ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items())
         self.line.line(f"step {self.position.step:,} · {kind} · {words}")

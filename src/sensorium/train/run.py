@@ -37,6 +37,7 @@ from sensorium.train.recipe import DECODERS, LEARNERS, Recipe
 from sensorium.train.settings import LoopSettings
 from sensorium.train.state import fingerprint
 from sensorium.train.teaching import taught_by
+from sensorium.train.validation import Judge
 
 Records = Sequence[Mapping[str, Any]]
 CORPUS = "corpus:"
@@ -60,11 +61,12 @@ class Ready:
     """What writes its conversations."""
 
 
-def run_recipe(recipe: Recipe, *, resume: bool = False, quiet: bool = False) -> Outcome:
+def run_recipe(recipe: Recipe, *, judge: Judge | None = None, resume: bool = False, quiet: bool = False) -> Outcome:
     """Train as a recipe says and save the checkpoint to ``train.output``.
 
-    The training state stands beside it, in ``<output>.training``. Raises ``UsageError`` when a run is there already and
-    ``resume`` was not asked for.
+    The training state stands beside it, in ``<output>.training``. ``judge`` gives more scores of every validation, such
+    as BLEU of what the model writes by then. Raises ``UsageError`` when a run is there already and ``resume`` was not
+    asked for.
     """
     output = Path(recipe.train.output)
     if output.name in ("", ".."):
@@ -88,6 +90,7 @@ def run_recipe(recipe: Recipe, *, resume: bool = False, quiet: bool = False) -> 
         _take(OptimizerSettings, recipe),
         folder,
         fingerprint=_fingerprint(recipe, ready),
+        judge=judge,
         resume=resume,
         tensorboard=recipe.train.tensorboard,
         quiet=quiet,

@@ -38,7 +38,8 @@ def taught_by(
 def _check(teacher: Checkpoint, objective: Objective, tokenizer: Tokenizer) -> None:
     where, config = f"distillation.teacher: {teacher.folder}", teacher.config
     own = teacher.require_tokenizer()
-    if own.backend.get_vocab(with_added_tokens=True) != tokenizer.backend.get_vocab(with_added_tokens=True):
+    sides = [(own, tokenizer), (own.target, tokenizer.target)]
+    if any(theirs.backend.get_vocab() != ours.backend.get_vocab() for theirs, ours in sides):
         raise UsageError(f"{where}: has another vocabulary; leave [tokenizer] out, and the student takes the teacher's")
     needed = next(iter(objective.heads()))
     head = getattr(config, needed, None)

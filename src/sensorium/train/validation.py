@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from sensorium.objectives._base import Objective
 from sensorium.text import Tokenizer
 
 BATCH_TOKENS = 8192
+Judge = Callable[[Any, Tokenizer], Mapping[str, float]]
+"""(model, tokenizer) → more scores of a validation: what it takes to write texts is not known here. It must draw no
+number from torch's generator."""
 VALIDATE = 3
 """What its generator is seeded with beside the run's seed."""
 
