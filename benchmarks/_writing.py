@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from sensorium import open_checkpoint
+from sensorium import pipeline
 from sensorium.evaluate import Comparison, Estimate
-from sensorium.infer.conditioned import Conditioned
-from sensorium.infer.settings import GenerationSettings
-from sensorium.infer.write import write
-
-AT_A_TIME = 32
 
 
-def writer(folder: str | Path, settings: GenerationSettings) -> Callable[[Sequence[str]], list[str]]:
-    """What an encoder–decoder in a folder writes for texts; those longer than it reads are cut."""
-    checkpoint = open_checkpoint(folder)
-    model, tokenizer = checkpoint.model.eval(), checkpoint.require_tokenizer()
+def writer(task: str, folder: str | Path, **options: Any) -> Callable[[Sequence[str]], list[str]]:
+    """What the model in a folder writes for texts, by the task that a user calls; of long ones it reads the start."""
+    run: Any = pipeline(task, folder)
 
     def texts(sources: Sequence[str]) -> list[str]:
-        encoded = tokenizer.encode_batch(list(sources), max_length=model.config.max_length)
-        order = sorted(range(len(encoded)), key=lambda n: len(encoded[n].token_ids))
-        written = [""] * len(encoded)
-        for start in range(0, len(order), AT_A_TIME):
-            rows = order[start : start + AT_A_TIME]
-            conditioned = Conditioned(model, [encoded[n].token_ids for n in rows])
-            answers = write(conditioned, conditioned.prompts, settings, tokenizer)
-            for n, [best, *_] in zip(rows, answers, strict=True):
-                written[n] = (best.text or "").strip()
-        return written
+        key = {"translation": "translation_text", "summarization": "summary_text"}[task]
+        return [str(answer[key]) for answer in run(list(sources), truncation=True, **options)]
 
     return texts
 

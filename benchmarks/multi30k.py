@@ -23,11 +23,10 @@ from _writing import cells, writer
 
 from sensorium.data.corpora import lines
 from sensorium.evaluate import evaluate_generation
-from sensorium.infer.settings import GenerationSettings
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 
-BEAMS = GenerationSettings(num_beams=5, max_new_tokens=80)
+BEAMS = {"num_beams": 5, "max_new_tokens": 80}
 
 
 def lowered(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -57,7 +56,7 @@ def main() -> None:
         seconds = f"{time.perf_counter() - begin:.0f}"
     train, test = lines(train_files), lines(test_files)
     begin = time.perf_counter()
-    translations = writer(recipe.train.output, BEAMS)([record["text"] for record in test])
+    translations = writer("translation", recipe.train.output, **BEAMS)([record["text"] for record in test])
     print(f"translated {len(test):,} captions in {time.perf_counter() - begin:.0f} s")
     rows = []
 

@@ -24,11 +24,10 @@ from _writing import cells, compared, writer
 from sensorium.data.corpora import read_corpus
 from sensorium.data.corpora.software import HELP
 from sensorium.evaluate import evaluate_generation
-from sensorium.infer.settings import GenerationSettings
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 
-BEAMS = GenerationSettings(num_beams=5, max_new_tokens=250)
+BEAMS = {"num_beams": 5, "max_new_tokens": 250}
 
 
 def main() -> None:
@@ -50,7 +49,7 @@ def main() -> None:
     parts = {name: read_corpus(f"{name}:{language}/test") for name in corpora}
     if len(parts) > 1:
         parts = {" and ".join(corpora): [record for part in parts.values() for record in part], **parts}
-    translate = writer(recipe.train.output, BEAMS)
+    translate = writer("translation", recipe.train.output, **BEAMS)
     whole = next(iter(parts.values()))
     known = dict(zip((record["text"] for record in whole), translate([r["text"] for r in whole]), strict=True))
     rows: list[list[Any]] = []

@@ -23,7 +23,6 @@ from _writing import cells, compared, writer
 
 from sensorium.data.corpora import docstring_summaries, scitldr
 from sensorium.evaluate import evaluate_generation
-from sensorium.infer.settings import GenerationSettings
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 
@@ -35,18 +34,18 @@ PUBLISHED = {
 """Cachola et al. (2020), table of results, abstracts alone, test part: ROUGE-1, -2, -L with the best reference."""
 
 
-def docstrings() -> tuple[list[str], list[dict[str, Any]], list[dict[str, Any]], GenerationSettings]:
+def docstrings() -> tuple[list[str], list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
     """Settings of the recipe, training and test records, how to write."""
-    settings = GenerationSettings(num_beams=4, max_new_tokens=48, length_penalty=1.0, no_repeat_ngram_size=3)
-    return [], docstring_summaries("train"), docstring_summaries("test"), settings
+    how = {"num_beams": 4, "max_new_tokens": 48, "no_repeat_ngram_size": 3}
+    return [], docstring_summaries("train"), docstring_summaries("test"), how
 
 
-def abstracts() -> tuple[list[str], list[dict[str, Any]], list[dict[str, Any]], GenerationSettings]:
+def abstracts() -> tuple[list[str], list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
     """The same of SciTLDR; every reference of a test record counts."""
     data = need("scitldr")
     test = [{**record, "target": list(record["targets"])} for record in scitldr(f"{data}/dev.jsonl.gz")]
-    settings = GenerationSettings(num_beams=4, max_new_tokens=64, length_penalty=1.0, no_repeat_ngram_size=3)
-    return [f"data.train=corpus:scitldr:{data}/train.jsonl.gz"], scitldr(f"{data}/train.jsonl.gz"), test, settings
+    how = {"num_beams": 4, "max_new_tokens": 64, "no_repeat_ngram_size": 3}
+    return [f"data.train=corpus:scitldr:{data}/train.jsonl.gz"], scitldr(f"{data}/train.jsonl.gz"), test, how
 
 
 def main() -> None:
@@ -62,7 +61,7 @@ def main() -> None:
         run_recipe(recipe)
         seconds = f"{time.perf_counter() - begin:.0f}"
     evaluation = evaluate_generation(
-        writer(recipe.train.output, how),
+        writer("summarization", recipe.train.output, **how),
         test,
         task="summarization",
         train=train,
