@@ -71,18 +71,18 @@ def beam_search(
         logits = go_on(model, cache, parents, newest)  # [S, V]
 
 
-class _Candidate(NamedTuple):
-    """A token that a beam may go on with."""
+class _Candidates(NamedTuple):
+    """The tokens that a beam may go on with, the likeliest first."""
 
-    token_id: int
-    value: float
-    """Log probability, as the settings change it."""
-    own: float | None
-    """Log probability by the model itself, where it was asked for."""
+    token_ids: list[int]
+    values: list[float]
+    """Log probabilities, as the settings change them."""
+    own: list[float] | None
+    """Log probabilities by the model itself, where they were asked for."""
     alternatives: Alternatives
 
 
-Candidates = Callable[[Tensor, Sequence[Branch]], list[list[_Candidate]]]
+Candidates = Callable[[Tensor, Sequence[Branch]], list[_Candidates]]
 """(logits [S, V], their branches) → the likeliest next tokens of each."""
 
 
@@ -93,17 +93,17 @@ def _make_candidates(settings: GenerationSettings) -> Candidates:
     enough = _enough(settings)
 
     @torch.inference_mode()
-    def candidates(logits: Tensor, branches: Sequence[Branch]) -> list[list[_Candidate]]:
+    def candidates(logits: Tensor, branches: Sequence[Branch]) -> list[_Candidates]:
         scores = apply(filters, log_probabilities(logits), branches)  # [S, V]
         values, ids = likeliest(scores, enough)  # [S, K]
-        rows = [list(zip(*row, strict=True)) for row in zip(ids.tolist(), values.tolist(), strict=True)]
+        rows = zip(ids.tolist(), values.tolist(), strict=True)
         if settings.log_probs is None:
-            return [[_Candidate(token_id, value, None, []) for token_id, value in row] for row in rows]
+            return [_Candidates(token_ids, found, None, []) for token_ids, found in rows]
         own = log_probabilities(logits).gather(1, ids).tolist()
         alternatives = [more for _, more in likelihoods(logits, ids[:, 0].tolist(), settings.log_probs)]
         return [
-            [_Candidate(token_id, value, one, more) for (token_id, value), one in zip(row, ones, strict=True)]
-            for row, ones, more in zip(rows, own, alternatives, strict=True)
+            _Candidates(token_ids, found, ones, more)
+            for (token_ids, found), ones, more in zip(rows, own, alternatives, strict=True)
         ]
 
     return candidates
@@ -130,21 +130,21 @@ class _Search:
         self.finished: list[Hypothesis] = []
         self.length = 0
 
-    def step(self, found: Sequence[Sequence[_Candidate]]) -> list[int]:
+    def step(self, found: Sequence[_Candidates]) -> list[int]:
         """Take what was found for each beam; give back which beam each of the new ones goes on from."""
         self.length += 1
         candidates = [
-            (beam.log_probability + candidate.value, place, candidate)
+            (beam.log_probability + value, place, rank)
             for place, (beam, row) in enumerate(zip(self.beams, found, strict=True))
-            for candidate in row
-            if candidate.value > NEVER
+            for rank, value in enumerate(row.values)
+            if value > NEVER
         ]
         candidates.sort(key=lambda one: -one[0])
         going_on: list[tuple[int, _Beam]] = []
-        for rank, (value, place, candidate) in enumerate(candidates[: _enough(self.settings)]):
+        for rank, (value, place, chosen) in enumerate(candidates[: _enough(self.settings)]):
             if rank >= self.settings.num_beams and len(going_on) == self.settings.num_beams:
                 break
-            branch = _with(self.beams[place].branch, candidate)
+            branch = _with(self.beams[place].branch, found[place], chosen)
             if branch.finish_reason is not None:
                 if rank < self.settings.num_beams:  # an end that is less likely than all beams is no answer
                     score = value / self.length**self.settings.length_penalty
@@ -169,11 +169,11 @@ class _Search:
         return bool(best / length**penalty <= self.finished[-1].score)
 
 
-def _with(branch: Branch, candidate: _Candidate) -> Branch:
-    """The branch with one more token."""
+def _with(branch: Branch, candidates: _Candidates, chosen: int) -> Branch:
+    """The branch with one more token, the ``chosen``-th of those found for it."""
     longer = branch.fork()
-    if candidate.own is not None:
-        longer.log_probabilities.append(candidate.own)
-        longer.alternatives.append(candidate.alternatives)
-    longer.add(candidate.token_id)
+    if candidates.own is not None:
+        longer.log_probabilities.append(candidates.own[chosen])
+        longer.alternatives.append(candidates.alternatives)
+    longer.add(candidates.token_ids[chosen])
     return longer

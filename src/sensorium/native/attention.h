@@ -166,8 +166,10 @@ inline void attend_by_tiles(const Head<typename Dtype::Number>& head, const Page
     const size_t places = round_up(head.keys, PAGE), units = head.size / Dtype::PER_UNIT;
     auto* weights = reinterpret_cast<Number*>(scratch + QUERIES<Dtype> * places);
     const auto* queries = reinterpret_cast<const uint32_t*>(head.queries);
-    const size_t query_stride = head.stride / Dtype::PER_UNIT, weight_stride = places / Dtype::PER_UNIT;
     const float scale = head.scale * 1.44269504f;
+    // A tile has sixteen rows whatever is in them: where there is one query, all are that one, and nothing else is read.
+    const size_t query_stride = head.count == 1 ? 0 : head.stride / Dtype::PER_UNIT;
+    const size_t weight_stride = head.count == 1 ? 0 : places / Dtype::PER_UNIT;
     alignas(64) float output[QUERIES<Dtype>][2 * EDGE];
     for (size_t row = 0; row < head.count; row += QUERIES<Dtype>) {
         const size_t have = std::min(QUERIES<Dtype>, head.count - row);
