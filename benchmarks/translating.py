@@ -3,7 +3,8 @@
     python benchmarks/translating.py
 
 Random weights of the published shape (speed does not depend on their values), sources of 12 to 35 tokens, 24 tokens
-written of each, greedily and with four beams, turn by turn in one run, two threads each. Appends to
+written of each, greedily and with four beams, turn by turn in one run, two threads each, a process each: CTranslate2's
+threads go on spinning for a while, and halve the speed of what comes next in their own process. Appends to
 ``benchmarks/results/translating.csv``.
 """
 
@@ -23,6 +24,7 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import append
+from _turns import Contestant
 
 from sensorium.checkpoint import open_checkpoint
 from sensorium.infer.beam import beam_search
@@ -30,7 +32,7 @@ from sensorium.infer.conditioned import Conditioned
 from sensorium.infer.engine import fast
 from sensorium.infer.generate import generate
 from sensorium.infer.settings import GenerationSettings
-from sensorium.machine import tune_process, usable_cores
+from sensorium.machine import usable_cores
 
 WORDS, END, PAD = 58_101, 0, 58_100
 NEW, SENTENCES, ROUNDS = 24, 32, 5
@@ -49,17 +51,19 @@ def sources() -> list[list[int]]:
     return [[*torch.randint(2, PAD, (n,), generator=generator).tolist(), END] for n in lengths]
 
 
-def ours(model: Any) -> Callable[[int], None]:
-    """Our engine, over an opened or a fast model."""
-    texts = sources()
+def ours(folder: str, dtype: str) -> Callable[[int], float]:
+    """Our engine."""
+    texts, model = sources(), fast(open_checkpoint(folder).model, dtype)
 
-    def write(beams: int) -> None:
+    def write(beams: int) -> float:
+        begin = time.perf_counter()
         reader = Conditioned(model, texts)
         settings = GenerationSettings(max_new_tokens=NEW, num_beams=beams)
         if beams == 1:
             assert all(len(ids) == NEW for ids in generate(reader, reader.prompts, settings))
         else:
             assert all(len(best.token_ids) == NEW for best, *_ in beam_search(reader, reader.prompts, settings))
+        return time.perf_counter() - begin
 
     return write
 
@@ -78,7 +82,7 @@ def words() -> list[str]:
     return ["</s>", "<unk>", *(f"w{i}" for i in range(2, PAD)), "<pad>"]
 
 
-def theirs(folder: str, compute_type: str) -> Callable[[int], None]:
+def theirs(folder: str, compute_type: str) -> Callable[[int], float]:
     """CTranslate2, converted from the same checkpoint."""
     import ctranslate2
     from ctranslate2.converters.transformers import TransformersConverter
@@ -95,32 +99,31 @@ def theirs(folder: str, compute_type: str) -> Callable[[int], None]:
     known = words()
     texts = [[known[i] for i in ids] for ids in sources()]
 
-    def write(beams: int) -> None:
+    def write(beams: int) -> float:
+        begin = time.perf_counter()
         found = translator.translate_batch(
             texts, beam_size=beams, max_decoding_length=NEW, min_decoding_length=NEW, max_batch_size=SENTENCES
         )
         assert all(len(one.hypotheses[0]) == NEW for one in found)
+        return time.perf_counter() - begin
 
     return write
 
 
 def main() -> None:
     """Take turns; report medians."""
-    tune_process()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         transformers.MarianMTModel(CONFIG).eval().save_pretrained(folder)
-        opened = open_checkpoint(folder).model
-        runners = {"CTranslate2 int8": theirs(folder, "int8")}
-        runners |= {f"sensorium {dtype}": ours(fast(opened, dtype)) for dtype in ("fp32", "bf16", "int8")}
+        contestants = {"CTranslate2 int8": Contestant(theirs, folder, "int8")}
+        contestants |= {f"sensorium {dtype}": Contestant(ours, folder, dtype) for dtype in ("fp32", "bf16", "int8")}
         rates: dict[tuple[str, int], list[float]] = {}
         for turn in range(ROUNDS + 1):  # the first warms up
-            for who, write in runners.items():
+            for who, contestant in contestants.items():
                 for beams in (1, 4):
-                    begin = time.perf_counter()
-                    write(beams)
+                    seconds = contestant.seconds(beams)
                     if turn:
-                        rates.setdefault((who, beams), []).append(SENTENCES * NEW / (time.perf_counter() - begin))
+                        rates.setdefault((who, beams), []).append(SENTENCES * NEW / seconds)
     medians = {key: statistics.median(values) for key, values in rates.items()}
     peer = version("ctranslate2")
     rows = [
