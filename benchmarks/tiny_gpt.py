@@ -7,12 +7,17 @@ the common loop: the texts joined and cut into blocks (nothing is padded), AdamW
 clipped, a cosine over as many updates as fit into the seconds that ours took, which its first updates tell. It runs in
 float32 or under bf16 autocast, whichever makes more tokens a second here. Both are scored by the same code on
 docstrings of packages that are on the test side: bits per byte of UTF-8, each text from its beginning, the text being
-what is resampled. Appends to ``benchmarks/results/tiny_gpt.csv``.
+what is resampled.
+
+Both are then asked, with 0, 1 and 2 worked examples, which of four beginnings goes on from a docstring's first line, on
+the same packages: a choice that needs the text to be understood a little, and where chance is 25 %. Appends to
+``benchmarks/results/tiny_gpt.csv`` and ``tiny_gpt_few_shot.csv``.
 """
 
 from __future__ import annotations
 
 import math
+import random
 import shutil
 import sys
 import time
@@ -26,9 +31,11 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import ROOT, append
+from _writing import cells
 
 from sensorium import open_checkpoint
 from sensorium.data.corpora import read_corpus
+from sensorium.evaluate.few_shot import evaluate_few_shot, option_scorer
 from sensorium.evaluate.likelihood import likelihood
 from sensorium.evaluate.statistics import Outcomes, bootstrap_intervals, outcomes, paired_difference
 from sensorium.objectives.causal import CausalLanguageModel
@@ -37,6 +44,8 @@ from sensorium.train.recipe import Recipe, read_recipe
 from sensorium.train.run import run_recipe
 
 TEST, LIMIT = "package_docstrings:test", 1000
+SHOTS, CHOICES, BEGINNING, ASKED = (0, 1, 2), 4, 100, 500
+"""Worked examples, beginnings to choose from, characters of each, and how many docstrings are asked about."""
 WARM_UP, TIMED = 3, 8
 """Updates before the clock starts, and updates that tell the speed."""
 
@@ -132,6 +141,33 @@ def bits_per_byte(sums: Any) -> Any:
     return sums[..., :1] / sums[..., 1:] / math.log(2)
 
 
+def choices(side: str, count: int) -> list[dict[str, Any]]:
+    """First lines of a side's docstrings, each with its own beginning of the body and those of three others."""
+    pairs, draw = read_corpus(f"docstring_summaries:{side}"), random.Random(0)
+    draw.shuffle(pairs)
+    records = []
+    for number, pair in enumerate(pairs[:count]):
+        others = draw.sample([*pairs[:number], *pairs[number + 1 :]], CHOICES - 1)
+        beginnings = [" ".join(one["text"][:BEGINNING].split()) for one in (pair, *others)]
+        if len(set(beginnings)) == CHOICES:
+            ordered = draw.sample(beginnings, CHOICES)
+            records.append({"text": pair["target"], "choices": ordered, "label": beginnings[0]})
+    return records
+
+
+def few_shot(models: dict[str, str | Path]) -> list[list[Any]]:
+    """Rows of a table: model, examples shown, accuracy by the likeliest beginning and by the likeliest a character."""
+    asked, shown = choices("test", ASKED), choices("train", 50)
+    rows = []
+    for name, folder in models.items():
+        score = option_scorer(open_checkpoint(folder))
+        for shots in SHOTS:
+            found = evaluate_few_shot(score, asked, shots=shots, train=shown, prompt="{text}\n\n", model=name).metrics
+            accuracy, by_length = found["accuracy"], found["accuracy_norm"]
+            rows.append([name, len(asked), shots, *cells(accuracy, 4), *cells(by_length, 4)])
+    return rows
+
+
 def main() -> None:
     """Train both, score both on the same texts."""
     recipe = read_recipe(ROOT / "recipes" / "tiny-gpt.toml", sys.argv[1:])
@@ -156,6 +192,8 @@ def main() -> None:
         ["difference", len(texts), "", "", f"{d.value:+.4f}", f"{d.low:+.4f} to {d.high:+.4f}", f"{d.p_value:.2g}"]
     )
     append("tiny_gpt", ["what", "texts", "tokens", "seconds", "bits_per_byte", "interval", "p_value"], rows)
+    header = ["what", "n", "shots", "accuracy", "interval", "accuracy_norm", "norm_interval"]
+    append("tiny_gpt_few_shot", header, few_shot({"sensorium recipe": recipe.train.output, "transformers": folder}))
 
 
 if __name__ == "__main__":
