@@ -126,9 +126,45 @@ def growth(processor: str, rows: Sequence[Row]) -> str:
     return table(["texts", "µs a token", "peak memory, MiB"], cells)
 
 
+def smollm2(processor: str, rows: Sequence[Row]) -> str:
+    """SmolLM2 beside llama.cpp, a line for each contestant."""
+    of = {(row["what"], row["work"]): row for row in rows}
+    works = list(dict.fromkeys(row["work"] for row in rows))
+    cells = []
+    for what in dict.fromkeys(row["what"] for row in rows):
+        pair = [of[what, work] for work in works]
+        cells.append([what, *(f"{number(row['tokens_per_second'])} ({row['times_llama_cpp']} ×)" for row in pair)])
+    return table(["who", *(f"{work}: tokens/s" for work in works)], cells)
+
+
+def gguf_agreement(processor: str, rows: Sequence[Row]) -> str:
+    """The same file here and in llama.cpp."""
+    cells = [
+        [row["what"], row["reference"], f"{100 * float(row['top-1 agreement']):.2f} %", row["perplexity"],
+         row["reference's"]]
+        for row in rows
+    ]  # fmt: skip
+    return table(["who", "beside", "same likeliest token", "perplexity", "the other's"], cells)
+
+
+def translating(processor: str, rows: Sequence[Row]) -> str:
+    """A translator of Marian's size beside CTranslate2."""
+    of = {(row["what"], row["beams"]): row for row in rows}
+    cells = []
+    for what in dict.fromkeys(row["what"] for row in rows):
+        pair = [of[what, beams] for beams in ("1", "4")]
+        cells.append(
+            [what, *(f"{number(row['tokens_per_second'])} ({row['times_ctranslate2_int8']} ×)" for row in pair)]
+        )
+    return table(["who", "greedy: tokens/s", "four beams: tokens/s"], cells)
+
+
 SECTIONS = {
     "peers": (peers, "peers", ["what"]),
     "decoding": (decoding, "decoding", ["what", "sequences"]),
+    "smollm2": (smollm2, "smollm2", ["what", "work"]),
+    "gguf agreement": (gguf_agreement, "gguf_agreement", ["what", "reference"]),
+    "translating": (translating, "translating", ["what", "beams"]),
     "rounding": (rounding, "rounding", ["what"]),
     "quantised": (quantised, "quantised", ["what"]),
     "growth": (growth, "growth", ["texts"]),
