@@ -10,9 +10,11 @@ from sensorium import pipeline
 from sensorium.evaluate import Comparison, Estimate
 
 
-def writer(task: str, folder: str | Path, **options: Any) -> Callable[[Sequence[str]], list[str]]:
+def writer(
+    task: str, folder: str | Path, *, dtype: str | None = None, **options: Any
+) -> Callable[[Sequence[str]], list[str]]:
     """What the model in a folder writes for texts, by the task that a user calls; of long ones it reads the start."""
-    run: Any = pipeline(task, folder)
+    run: Any = pipeline(task, folder, dtype=dtype)
 
     def texts(sources: Sequence[str]) -> list[str]:
         key = {"translation": "translation_text", "summarization": "summary_text"}[task]

@@ -35,8 +35,9 @@ from _writing import cells
 
 from sensorium import open_checkpoint
 from sensorium.data.corpora import read_corpus
-from sensorium.evaluate.few_shot import evaluate_few_shot, option_scorer
+from sensorium.evaluate.few_shot import evaluate_few_shot
 from sensorium.evaluate.likelihood import likelihood
+from sensorium.evaluate.options import option_scorer
 from sensorium.evaluate.statistics import Outcomes, bootstrap_intervals, outcomes, paired_difference
 from sensorium.objectives.causal import CausalLanguageModel
 from sensorium.train.optim import learning_rate_factor

@@ -13,8 +13,9 @@ from sensorium.checkpoint import Checkpoint, open_checkpoint
 from sensorium.config import DecoderConfig, LanguageModelHeadConfig, LearnedPositions, StackConfig, TokenStemConfig
 from sensorium.errors import DataError, UsageError
 from sensorium.evaluate import Settings, compare, evaluate_few_shot
-from sensorium.evaluate.few_shot import make_prompts, option_scorer
+from sensorium.evaluate.few_shot import make_prompts
 from sensorium.evaluate.likelihood import likelihood
+from sensorium.evaluate.options import option_scorer
 from sensorium.models.build import new_model
 from sensorium.packed import Packed
 from sensorium.text.training import train_byte_level_bpe

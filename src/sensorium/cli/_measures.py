@@ -20,10 +20,10 @@ from sensorium.evaluate import (
     evaluate_token_classification,
     tagged,
 )
-from sensorium.evaluate.few_shot import option_scorer
 from sensorium.evaluate.generation import GenerationTask
 from sensorium.evaluate.likelihood import likelihood
 from sensorium.evaluate.metrics import cosine
+from sensorium.evaluate.options import option_scorer
 from sensorium.infer.engine import fast
 from sensorium.tasks import pipeline
 

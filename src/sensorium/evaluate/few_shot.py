@@ -9,16 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from sensorium.checkpoint import Checkpoint
 from sensorium.errors import DataError, UsageError
 from sensorium.evaluate import _shared
 from sensorium.evaluate._shared import Settings
 from sensorium.evaluate.evaluation import Evaluation, Measured, Mistake
 from sensorium.evaluate.leakage import find_leakage
 from sensorium.evaluate.statistics import Array, outcomes
-from sensorium.infer.options import score_options
-from sensorium.infer.prefix import PrefixStore
-from sensorium.models.decoder import DecoderLM
 
 LABELLED = "Text: {text}\nLabel:"
 """How an item is put, where all items have the same options."""
@@ -26,7 +22,6 @@ COMPLETED = "{text}"
 """How it is put, where each has its own."""
 BETWEEN = "\n\n"
 """What stands between the examples."""
-MOST_PREFIX_BYTES = 2**30
 Question = tuple[str, Sequence[str]]
 """A prompt, and the texts one of which goes on from it."""
 
@@ -47,7 +42,7 @@ def evaluate_few_shot(
     Records have ``text`` and ``label``; the options are all labels there are, or a record's own ``choices``, of which
     the label is one, or its number from 0. ``prompt`` says how an item is put, ``{text}`` in it being the text; a space
     and an option follow. The examples are drawn from ``train`` by the settings' seed, the same for every item.
-    ``score`` gives the log probability of each option of each prompt (``option_scorer``).
+    ``score`` gives the log probability of each option of each prompt (``options.option_scorer``).
 
     ``accuracy`` takes the option that is likeliest as a whole, ``accuracy_norm`` the likeliest a character, since long
     ones are less likely (``acc`` and ``acc_norm`` of the lm-evaluation-harness).
@@ -113,38 +108,6 @@ def make_prompts(
         answer = options[_right(example, options, number)]
         worked += prompt.replace("{text}", _text(example, number)) + space + answer + BETWEEN
     return [worked + prompt.replace("{text}", _text(record, number)) for number, record in enumerate(records, 1)]
-
-
-def option_scorer(checkpoint: Checkpoint) -> Callable[[list[Question]], list[list[float]]]:
-    """Prompts with options → the log probability of each option after its prompt, in nats.
-
-    Prompt and option are tokenised together, as they would be written; the tokens of the prompt that come out otherwise
-    then count as the option's. What prompts begin with is computed once. Raises ``UsageError`` for what is no decoder,
-    ``DataError`` for a prompt that is too long.
-    """
-    model, tokenizer = checkpoint.model, checkpoint.require_tokenizer()
-    if not isinstance(model, DecoderLM):
-        raise UsageError(f"{checkpoint.folder}: few-shot needs a decoder (gpt2, llama); this is a {checkpoint.family}")
-    most = model.config.max_length
-
-    def split(number: int, prompt: str, options: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-        wholes = [tokenizer.encode(prompt + option).token_ids for option in options]
-        alone = tokenizer.encode(prompt).token_ids
-        shared = min(len(_common([alone, whole])) for whole in wholes)
-        shared = min(shared, *(len(whole) - 1 for whole in wholes))
-        longest = max(map(len, wholes))
-        if longest > most or shared < 1:
-            raise DataError(
-                f"item {number}: its prompt has {longest:,} tokens with an option; this model reads 2 to {most:,}; "
-                "give fewer or shorter examples"
-            )
-        return alone[:shared], [whole[shared:] for whole in wholes]
-
-    def score(questions: list[Question]) -> list[list[float]]:
-        items = [split(number, *question) for number, question in enumerate(questions, 1)]
-        return list(score_options(model, items, prefixes=PrefixStore(model, MOST_PREFIX_BYTES).salted("")))
-
-    return score
 
 
 # --- details ---------------------------------------------------------------------------------------------------------
@@ -234,10 +197,3 @@ def _mistakes(
 ) -> tuple[Mistake, ...]:
     wrong = np.flatnonzero(truth != guesses).tolist()[:limit]
     return tuple(Mistake(_shared.shown(texts[n]), options[n][truth[n]], options[n][guesses[n]]) for n in wrong)
-
-
-def _common(sequences: Sequence[Sequence[int]]) -> list[int]:
-    """What they begin with, all of them."""
-    shortest = min(sequences, key=len)
-    differing = (n for n, token_id in enumerate(shortest) if any(other[n] != token_id for other in sequences))
-    return list(shortest[: next(differing, len(shortest))])
