@@ -39,6 +39,7 @@ def main() -> None:
     sides = {side: [f"corpus:{name}:{language}/{side}" for name in corpora] for side in ("train", "validation")}
     settings = [f"data.{side}={names}" for side, names in sides.items()]
     output = f"train.output=runs/translate-software-{language}"
+    settings.append(f"data.target_language={language}")
     recipe = read_recipe(ROOT / "recipes" / "translate-software.toml", [*settings, output, *sys.argv[2:]])
     seconds = ""
     if not Path(recipe.train.output).exists():

@@ -12,6 +12,7 @@ import transformers
 
 from sensorium import pipeline
 from sensorium.checkpoint import open_checkpoint
+from sensorium.errors import UsageError
 from sensorium.infer.conditioned import Conditioned
 from sensorium.infer.generate import generate
 from sensorium.infer.settings import GenerationSettings
@@ -94,7 +95,7 @@ def log_of(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("family", ["marian", "bart"])
 def test_a_translator_learns_and_writes_the_same_in_transformers(tmp_path: Path, family: str) -> None:
     path = write_translator(tmp_path, family=family)
-    run_recipe(read_recipe(path), quiet=True)
+    run_recipe(read_recipe(path, ["data.source_language=en", "data.target_language=de"]), quiet=True)
     assert log_of(path)[-1]["accuracy"] > 0.9
     checkpoint = open_checkpoint(tmp_path / "model")
     tokenizer = checkpoint.require_tokenizer()
@@ -112,6 +113,14 @@ def test_a_translator_learns_and_writes_the_same_in_transformers(tmp_path: Path,
     written = [tokenizer.decode(ids) for ids in ours]
     assert written == reader.batch_decode(theirs, skip_special_tokens=True)
     assert "personal" in written[1]
+    with pytest.raises(UsageError, match="does not translate en to fr; it translates en to de"):
+        pipeline("translation_en_to_fr", tmp_path / "model")("the food, bed view.")
+
+
+@pytest.mark.parametrize("overrides", [["data.source_language=en"], ["data.target_language=de"]])
+def test_a_translator_has_both_languages(tmp_path: Path, overrides: list[str]) -> None:
+    with pytest.raises(UsageError, match="a translator \\(seq2seq\\) has both"):
+        read_recipe(write_translator(tmp_path), overrides)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "qwen2", "qwen3"])

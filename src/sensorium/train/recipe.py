@@ -85,6 +85,9 @@ class DataSection(Section):
     pair: str | None = None
     target: str = "target"
     """The field that is to be written, of records for ``seq2seq``."""
+    source_language: str | None = None
+    """What a translator reads, such as ``en``: it is saved with the tokenizer, and another pair is refused."""
+    target_language: str | None = None
     limit: Annotated[int | None, Field(gt=0)] = None
     """Read at most so many records."""
     exclude: list[str] = []
@@ -225,6 +228,9 @@ def _contradiction(recipe: Recipe) -> str | None:
     for key in sorted(set[str]().union(*READ_BY.values()) - READ_BY[chosen.kind]):
         if getattr(chosen, key) != type(chosen).model_fields[key].default:
             return f"objective.{key}: training of the kind {chosen.kind!r} does not read it"
+    languages = recipe.data.source_language, recipe.data.target_language
+    if any(languages) and (not all(languages) or chosen.kind != "seq2seq"):
+        return "data.source_language, data.target_language: a translator (seq2seq) has both; others have none"
     if train.patience is not None and recipe.data.validation is None and not recipe.data.validation_share:
         return "train.patience: needs data to validate on; set data.validation or data.validation_share"
     if recipe.lora is not None and recipe.model.open is None:

@@ -252,6 +252,14 @@ def _read(sources: str | Sequence[str], recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records) -> Tokenizer:
+    """The one that the recipe names, with the languages of a translator."""
+    tokenizer = _named_tokenizer(recipe, source, train)
+    languages = {"source_lang": recipe.data.source_language, "target_lang": recipe.data.target_language}
+    tokenizer.config |= {name: language for name, language in languages.items() if language is not None}
+    return tokenizer
+
+
+def _named_tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records) -> Tokenizer:
     section = recipe.tokenizer
     if section.open is not None:
         return open_tokenizer(section.open)
