@@ -20,7 +20,7 @@ def answers(output: str) -> list[Any]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-def close(one: Any, other: Any) -> None:
+def assert_close(one: Any, other: Any) -> None:
     """Equal but for what batching does to the last digits."""
     for a, b in zip(one, other, strict=True):
         assert a["label"] == b["label"]
@@ -30,20 +30,20 @@ def close(one: Any, other: Any) -> None:
 def test_texts_as_arguments(call: Any, tiny_hub: Path) -> None:
     expected = pipeline("text-classification", model=tiny_hub / "reviews")(TEXTS)
     shown = call("run", "text-classification", "--model", tiny_hub / "reviews", "--json", *TEXTS)
-    close(answers(shown.out), expected)
+    assert_close(answers(shown.out), expected)
 
 
 def test_texts_from_a_file(call: Any, tiny_hub: Path, tmp_path: Path) -> None:
     (tmp_path / "texts.csv").write_text("text\n" + "\n".join(TEXTS), encoding="utf-8")
     expected = pipeline("text-classification", model=tiny_hub / "reviews")(TEXTS)
     arguments = ["--model", tiny_hub / "reviews", "--json", "--file", tmp_path / "texts.csv"]
-    close(answers(call("run", "text-classification", *arguments).out), expected)
+    assert_close(answers(call("run", "text-classification", *arguments).out), expected)
 
 
 def test_texts_from_a_pipe(call: Any, tiny_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(TEXTS)))
     expected = pipeline("text-classification", model=tiny_hub / "reviews")(TEXTS)
-    close(answers(call("run", "text-classification", "--model", tiny_hub / "reviews", "--json").out), expected)
+    assert_close(answers(call("run", "text-classification", "--model", tiny_hub / "reviews", "--json").out), expected)
 
 
 def test_settings_reach_the_task(call: Any, tiny_hub: Path) -> None:

@@ -32,8 +32,8 @@ from sensorium.infer.torch_stack import TorchStack, varlen_attention
 from sensorium.models.build import new_model
 from sensorium.nn.attention import reference_attention
 from sensorium.packed import Layout, Packed
+from tests.infer.random_models import VOCABULARY, batch_of, distance
 
-VOCABULARY = 300
 WHOLE = {"hidden_size": 128, "num_heads": 4, "mlp_size": 256}
 """A shape whose products the matrix unit takes, where there is one."""
 DTYPES = ("fp32", "bf16", "int8", "int8_weight_only", "int4_weight_only")
@@ -78,15 +78,6 @@ def spread(model: Any) -> Any:
             else:
                 parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
     return model
-
-
-def batch_of(*lengths: int, seed: int = 0) -> Packed:
-    generator = torch.Generator().manual_seed(seed)
-    return Packed.from_sequences([torch.randint(VOCABULARY, (n,), generator=generator) for n in lengths])
-
-
-def distance(got: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((got - expected).abs().max() / expected.abs().max())
 
 
 @needs_kernels

@@ -33,8 +33,8 @@ from sensorium.infer.settings import GenerationSettings
 from sensorium.infer.torch_stack import TorchStack
 from sensorium.models.build import new_model
 from sensorium.packed import Packed
+from tests.infer.random_models import VOCABULARY, batch_of, distance
 
-VOCABULARY = 300
 DTYPES = ("fp32", "bf16", "int8", "int8_weight_only", "int4_weight_only")
 TOLERANCE = {"fp32": 1e-4, "bf16": 4e-2, "int8": 1e-1, "int8_weight_only": 8e-2, "int4_weight_only": 6e-1}
 """Of the largest value. Rounding to 4 bits is far from these small random models, and still the same function."""
@@ -77,15 +77,6 @@ def spread(model: Any) -> Any:
             else:
                 parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
     return model
-
-
-def batch_of(*lengths: int, seed: int = 0) -> Packed:
-    generator = torch.Generator().manual_seed(seed)
-    return Packed.from_sequences([torch.randint(VOCABULARY, (n,), generator=generator) for n in lengths])
-
-
-def distance(got: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((got - expected).abs().max() / expected.abs().max())
 
 
 DECODERS = {

@@ -8,18 +8,16 @@ from typing import Any
 
 import jsonschema
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensorium.config import DecoderConfig, LanguageModelHeadConfig, LearnedPositions, StackConfig, TokenStemConfig
 from sensorium.errors import UsageError
 from sensorium.infer.engine import fast
 from sensorium.infer.settings import GenerationSettings
 from sensorium.infer.write import write, write_stream
-from sensorium.models.build import new_model
 from sensorium.text import Tokenizer
 from sensorium.text.training import train_byte_level_bpe, train_wordpiece
+from tests.infer.random_models import random_decoder
 
 pytest.importorskip("llguidance")
 TEXTS = ('{"name": "Anna", "age": 3, "tags": ["red", "blue"]}', "今天天气很好，我们去公园玩。", "yes no maybe 好 不好")
@@ -53,17 +51,7 @@ HOW: list[dict[str, Any]] = [
 
 def random_model(seed: int, vocabulary_size: int = TOKENIZER.vocabulary_size) -> Any:
     """It has more tokens than the tokenizer, as many published ones do."""
-    config = DecoderConfig(
-        TokenStemConfig(vocabulary_size + 5, 16, LearnedPositions(300)),
-        StackConfig(16, 1, 2, 32, mask="causal", norm_place="pre", final_norm=True),
-        LanguageModelHeadConfig(),
-    )
-    model = new_model(config, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0.0, 0.4, generator=generator)
-    return model
+    return random_decoder(seed, vocabulary_size=vocabulary_size + 5, positions=300, spread=0.4)
 
 
 @settings(max_examples=25)

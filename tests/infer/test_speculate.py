@@ -12,33 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from sensorium.config import DecoderConfig, LanguageModelHeadConfig, LearnedPositions, StackConfig, TokenStemConfig
 from sensorium.errors import UsageError
 from sensorium.infer.engine import fast
 from sensorium.infer.settings import GenerationSettings
 from sensorium.infer.speculate import look_up, speculate_stream
 from sensorium.infer.write import write
-from sensorium.models.build import new_model
+from tests.infer.random_models import random_decoder
 
 VOCABULARY = 50
 PROMPTS = st.lists(st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=70), min_size=1, max_size=4)
 
 
-def random_model(seed: int, *, vocabulary_size: int = VOCABULARY, positions: int = 200, spread: float = 0.3) -> Any:
-    config = DecoderConfig(
-        TokenStemConfig(vocabulary_size, 16, LearnedPositions(positions)),
-        StackConfig(16, 1, 2, 32, mask="causal", norm_place="pre", final_norm=True),
-        LanguageModelHeadConfig(),
-    )
-    model = new_model(config, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0.0, spread, generator=generator)
-    return model
-
-
-ASSISTANT = random_model(7)
+ASSISTANT = random_decoder(7)
 
 HOW: list[dict[str, Any]] = [
     {},
@@ -77,8 +62,8 @@ def test_samples_of_a_seed_are_those_without_look_up(
 
 
 def test_samples_with_an_assistant_have_the_distribution_of_those_without() -> None:
-    model = random_model(1, vocabulary_size=4, spread=0.5)
-    other = random_model(2, vocabulary_size=4, spread=0.5)
+    model = random_decoder(1, vocabulary_size=4, spread=0.5)
+    other = random_decoder(2, vocabulary_size=4, spread=0.5)
     for how in ({}, {"temperature": 0.7, "top_k": 3}):
         options = GenerationSettings(
             max_new_tokens=4,
@@ -122,20 +107,20 @@ def test_a_text_that_repeats_itself_takes_fewer_passes(decoder: Any) -> None:
 
 
 def test_an_assistant_that_is_the_model_is_always_right() -> None:
-    model = fast(random_model(3), "fp32")
+    model = fast(random_decoder(3), "fp32")
     passes: list[int] = []
     handle = model.stem.register_forward_pre_hook(lambda module, inputs: passes.append(inputs[0].num_tokens))
     options = GenerationSettings(max_new_tokens=25, num_assistant_tokens=5)
     plain = write(model, [[1, 2]], options)
     passes.clear()
-    other = fast(random_model(3), "fp32")
+    other = fast(random_decoder(3), "fp32")
     assert write(model, [[1, 2]], options, assistant=other) == plain
     handle.remove()
     assert passes == [2, 6, 6, 6, 6]  # the prompt's own token, then six a pass
 
 
 def test_an_assistant_that_reads_less_far_guesses_until_there() -> None:
-    model, short = random_model(3), random_model(4, positions=12)
+    model, short = random_decoder(3), random_decoder(4, positions=12)
     options = GenerationSettings(max_new_tokens=30)
     assert write(model, [[1, 2], [3] * 8], options, assistant=short) == write(model, [[1, 2], [3] * 8], options)
 
@@ -147,15 +132,17 @@ def test_what_was_said_before_is_looked_up_by_the_longest_ending() -> None:
 
 
 def test_the_mode_of_inference_does_not_leak_out_of_the_stream() -> None:
-    stream = speculate_stream(random_model(0), [[5]], GenerationSettings(max_new_tokens=3, prompt_lookup_num_tokens=2))
+    stream = speculate_stream(
+        random_decoder(0), [[5]], GenerationSettings(max_new_tokens=3, prompt_lookup_num_tokens=2)
+    )
     next(stream)
     assert not torch.is_inference_mode_enabled()
 
 
 def test_who_cannot_guess_is_one_sentence() -> None:
-    model = random_model(0)
+    model = random_decoder(0)
     with pytest.raises(UsageError, match="the assistant has 40 tokens, the model 50; it can only guess"):
-        write(model, [[1]], GenerationSettings(), assistant=random_model(0, vocabulary_size=40))
+        write(model, [[1]], GenerationSettings(), assistant=random_decoder(0, vocabulary_size=40))
     with pytest.raises(UsageError, match="an assistant guesses .* does not go with num_beams"):
         write(model, [[1]], GenerationSettings(num_beams=2), assistant=model)
     with pytest.raises(UsageError, match="prompt_lookup_num_tokens guesses .* does not go with num_beams"):

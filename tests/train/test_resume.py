@@ -52,7 +52,7 @@ def run(path: Path, step: int, when: str, settings: list[str], *, resume: bool) 
     return subprocess.run(command, capture_output=True, timeout=120).returncode
 
 
-def compare_with_a_killed_run(whole: Path, killed: Path, settings: list[str], *, seed: str) -> None:
+def assert_a_killed_run_ends_as_a_whole_one(whole: Path, killed: Path, settings: list[str], *, seed: str) -> None:
     """Kill a run in the midst of two steps, and between the last state and the checkpoint; it must end as the other."""
     assert run(whole, NEVER, "_step", settings, resume=False) == 0
     assert log_of(whole)[-1]["kind"] == "final_validation"  # of the averaged, or the best, weights
@@ -87,7 +87,7 @@ def test_after_kill_9_the_loss_curve_goes_on_bit_for_bit(
     killed = write_recipe(tmp_path / "killed", kind=kind, sentences=sentences)
     texts = [record["text"] for record in read_records(whole.parent / "data.csv")]
     train_wordpiece(texts, 400).save(tmp_path / "tokenizer")
-    compare_with_a_killed_run(whole, killed, settings, seed=kind)
+    assert_a_killed_run_ends_as_a_whole_one(whole, killed, settings, seed=kind)
 
 
 def test_a_translator_that_was_killed_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_translator_that_was_killed_goes_on_bit_for_bit(tmp_path: Path) -> Non
     ]
     train_pieces(texts, 330).save(tmp_path / "tokenizer")
     settings = ["train.precision=bf16", "train.epochs=3", "train.dropout=0.2", "train.average_from=0.5"]
-    compare_with_a_killed_run(whole, killed, [*settings, "train.attention_dropout=0.1"], seed="seq2seq")
+    assert_a_killed_run_ends_as_a_whole_one(whole, killed, [*settings, "train.attention_dropout=0.1"], seed="seq2seq")
 
 
 @pytest.mark.parametrize("part", ["lora", "distillation"])
@@ -116,7 +116,7 @@ def test_what_learns_beside_another_model_goes_on_bit_for_bit(tmp_path: Path, pa
     beside = {"lora": f"model.open={tmp_path}/base", "distillation": f"distillation.teacher={tmp_path}/base"}
     more = ["lora.dropout=0.1", "lora.rank=2", "lora.merge=true"] if part == "lora" else [family, "model.num_layers=1"]
     settings = [beside[part], *more, "train.average_from=0.5", "train.checkpoint_every=2", "train.epochs=2"]
-    compare_with_a_killed_run(whole, killed, settings, seed=part)
+    assert_a_killed_run_ends_as_a_whole_one(whole, killed, settings, seed=part)
 
 
 def test_a_run_that_ran_out_of_patience_stays_ended(recipe_path: Path) -> None:

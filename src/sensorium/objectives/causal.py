@@ -14,7 +14,7 @@ from sensorium.config import LanguageModelHeadConfig
 from sensorium.data.batching import Example
 from sensorium.errors import DataError
 from sensorium.objectives._base import Batch, Loss, Record, field, pack
-from sensorium.objectives._next_token import next_token_loss
+from sensorium.objectives._next_token import chosen_states, next_token_batch, next_token_loss
 from sensorium.text import Tokenizer
 
 
@@ -49,10 +49,9 @@ class CausalLanguageModel:
     def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, generator: np.random.Generator) -> Batch:
         """Pack; targets: ``rows`` [M] every token but the last of each sequence, ``next`` [M] the token after it."""
         packed = pack(examples)
-        is_last = torch.zeros(packed.num_tokens, dtype=torch.bool)
-        is_last[packed.last] = True
-        rows = torch.nonzero(~is_last)[:, 0]
-        return Batch(packed, {"rows": rows, "next": packed.values[rows + 1]}, {"language_model": len(rows)})
+        learnt = torch.ones(packed.num_tokens, dtype=torch.bool)
+        learnt[packed.first] = False
+        return next_token_batch(packed, learnt)
 
     def losses(self, model: Any, batch: Batch) -> dict[str, Loss]:
         """Cross-entropy of every next token; the vocabulary's logits are never held all at once."""
@@ -61,5 +60,4 @@ class CausalLanguageModel:
 
     def hidden_states(self, model: Any, batch: Batch) -> Tensor:
         """[M, D], each of which a target comes after."""
-        chosen: Tensor = model(batch.packed)[batch.targets["rows"]]
-        return chosen
+        return chosen_states(model, batch)

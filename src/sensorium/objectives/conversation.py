@@ -14,7 +14,7 @@ from sensorium.config import LanguageModelHeadConfig
 from sensorium.data.batching import Example
 from sensorium.errors import DataError, UsageError
 from sensorium.objectives._base import Batch, Loss, Record, field, pack
-from sensorium.objectives._next_token import next_token_loss
+from sensorium.objectives._next_token import chosen_states, next_token_batch, next_token_loss
 from sensorium.text import Tokenizer
 from sensorium.text.chat import check_messages, encode_chat
 
@@ -57,8 +57,7 @@ class Conversation:
         """Pack; targets: ``rows`` [M] every token before one of the assistant's, ``next`` [M] that token."""
         packed = pack(examples)
         learnt = torch.from_numpy(np.concatenate([example.labels["assistant"] for example in examples]))  # [T]
-        places = torch.nonzero(learnt)[:, 0]
-        return Batch(packed, {"rows": places - 1, "next": packed.values[places]}, {"language_model": len(places)})
+        return next_token_batch(packed, learnt)
 
     def losses(self, model: Any, batch: Batch) -> dict[str, Loss]:
         """Cross-entropy of every token of the assistant's."""
@@ -67,8 +66,7 @@ class Conversation:
 
     def hidden_states(self, model: Any, batch: Batch) -> Tensor:
         """[M, D], each of which a target comes after."""
-        chosen: Tensor = model(batch.packed)[batch.targets["rows"]]
-        return chosen
+        return chosen_states(model, batch)
 
     def _examples(self, messages: Any, tools: Any, tokenizer: Tokenizer) -> list[Example]:
         """One example of a conversation; one for each of the assistant's turns where the template needs it."""
