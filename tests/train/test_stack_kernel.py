@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from sensorium import native
 from sensorium.config import StackConfig
+from sensorium.errors import UsageError
+from sensorium.nn.memory import Memory
 from sensorium.nn.stack import Stack, capture
 from sensorium.packed import Layout
 from sensorium.train.stack_kernel import CompiledStack, compile_stacks, unsupported
@@ -34,17 +36,19 @@ def random_stack(config: StackConfig, seed: int = 0) -> Stack:
     return stack
 
 
-def run(stack: Stack, lengths: tuple[int, ...], x: Tensor, gradient: Tensor) -> dict[str, Tensor]:
-    """Output and all gradients."""
-    x = x.clone().requires_grad_()
-    output = stack(x, Layout(lengths, lengths))
+def run(
+    stack: Stack, lengths: tuple[int, ...], x: Tensor, gradient: Tensor, sources: dict[str, Any] | None = None
+) -> dict[str, Tensor]:
+    """Output and all gradients; ``sources``: states and lengths of a memory."""
+    leaves = {"input": x.clone().requires_grad_()}
+    memory = None
+    if sources is not None:
+        leaves["memory"] = sources["states"].to(x.dtype, copy=True).requires_grad_()
+        memory = Memory(leaves["memory"], sources["lengths"])
+    output = stack(leaves["input"], Layout(lengths, lengths), memory=memory)
     output.backward(gradient)
-    assert x.grad is not None
-    return {
-        "output": output.detach(),
-        "input": x.grad,
-        **{n: p.grad for n, p in stack.named_parameters() if p.grad is not None},
-    }
+    gradients = {name: leaf.grad for name, leaf in [*leaves.items(), *stack.named_parameters()]}
+    return {"output": output.detach(), **{name: value for name, value in gradients.items() if value is not None}}
 
 
 def compiled(stack: Stack, dtype: torch.dtype = torch.float32) -> Stack:
@@ -64,6 +68,23 @@ def inputs(config: StackConfig, lengths: tuple[int, ...]) -> tuple[Tensor, Tenso
     generator = torch.Generator().manual_seed(1)
     x, gradient = (torch.randn(sum(lengths), config.hidden_size, generator=generator) for _ in range(2))
     return x, gradient
+
+
+def memory_of(config: StackConfig, lengths: tuple[int, ...]) -> dict[str, Any] | None:
+    """A source for each sequence, where the stack attends to one: ``run`` makes a ``Memory`` of it."""
+    if config.memory_size is None:
+        return None
+    states = torch.randn(sum(lengths), config.memory_size, generator=torch.Generator().manual_seed(2))
+    return {"states": states, "lengths": lengths}
+
+
+def close(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """Equal but for rounding in float32."""
+    assert found.keys() == wanted.keys()
+    # A gradient that is zero in theory (a key's bias) is all rounding: it is compared with the largest of its kind.
+    largest = max(float(value.norm()) for value in wanted.values())
+    for name, value in wanted.items():
+        assert float((found[name].double() - value).norm()) < 1e-5 * max(float(value.norm()), 1e-2 * largest), name
 
 
 @settings(deadline=None, max_examples=30)
@@ -88,62 +109,90 @@ def test_output_and_gradients_equal_autograd_s_in_float64(
     stack, (x, gradient) = random_stack(config), inputs(config, tuple(lengths))
     wanted = run(copy.deepcopy(stack).double(), tuple(lengths), x.double(), gradient.double())
     found = run(compiled(stack), tuple(lengths), x, gradient)
-    assert found.keys() == wanted.keys()
-    # A gradient that is zero in theory (a key's bias) is all rounding: it is compared with the largest of its kind.
-    largest = max(float(value.norm()) for value in wanted.values())
-    for name, value in wanted.items():
-        assert float((found[name].double() - value).norm()) < 1e-5 * max(float(value.norm()), 1e-2 * largest), name
+    close(found, wanted)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 120), st.integers(1, 200)), min_size=1, max_size=5),
+    norm=st.sampled_from(["pre", "post"]),
+    heads=st.sampled_from([(1, 6), (3, 20), (2, 66)]),
+    memory=st.sampled_from([4, 36, 132]),
+)
+def test_what_is_learned_of_a_memory_equals_autograd_s_in_float64(
+    lengths: list[tuple[int, int]], norm: Any, heads: tuple[int, int], memory: int
+) -> None:
+    number, size = heads
+    config = StackConfig(
+        2 * number * size, 2, 2 * number, 52, norm_place=norm, mask="causal", memory_size=memory, dropout=0.0,
+        attention_dropout=0.0,
+    )  # fmt: skip
+    written, read = zip(*lengths, strict=True)
+    stack, (x, gradient), sources = random_stack(config), inputs(config, written), memory_of(config, read)
+    wanted = run(copy.deepcopy(stack).double(), written, x.double(), gradient.double(), sources)
+    close(run(compiled(stack), written, x, gradient, sources), wanted)
 
 
 @pytest.mark.parametrize("shape", [CONFIG, WHOLE, replace(WHOLE, num_heads=1)])
 @pytest.mark.parametrize("norm", ["pre", "post"])
-@pytest.mark.parametrize("mask", ["bidirectional", "causal"])
-def test_bf16_is_as_near_to_float64_as_torch_s_bf16(norm: Any, mask: Any, shape: StackConfig) -> None:
-    config, lengths = replace(shape, norm_place=norm, mask=mask), (5, 70, 1, 130, 33, 16, 300, 32)
+@pytest.mark.parametrize(("mask", "memory"), [("bidirectional", None), ("causal", None), ("causal", 64)])
+def test_bf16_is_as_near_to_float64_as_torch_s_bf16(norm: Any, mask: Any, memory: Any, shape: StackConfig) -> None:
+    config, lengths = replace(shape, norm_place=norm, mask=mask, memory_size=memory), (5, 70, 1, 130, 33, 16, 300, 32)
     stack, (x, gradient) = random_stack(config), inputs(config, lengths)
-    wanted = run(copy.deepcopy(stack).double(), lengths, x.double(), gradient.double())
-    theirs = run(copy.deepcopy(stack).bfloat16(), lengths, x.bfloat16(), gradient.bfloat16())
-    ours = run(compiled(stack, torch.bfloat16), lengths, x.bfloat16(), gradient.bfloat16())
+    sources = memory_of(config, (40, 7, 90, 1, 33, 260, 12, 64))
+    wanted = run(copy.deepcopy(stack).double(), lengths, x.double(), gradient.double(), sources)
+    theirs = run(copy.deepcopy(stack).bfloat16(), lengths, x.bfloat16(), gradient.bfloat16(), sources)
+    ours = run(compiled(stack, torch.bfloat16), lengths, x.bfloat16(), gradient.bfloat16(), sources)
     for name, value in wanted.items():
         assert distance(ours[name], value) < max(1.2 * distance(theirs[name], value), 0.02), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("norm", ["pre", "post"])
-@pytest.mark.parametrize("shape", [CONFIG, WHOLE])
+@pytest.mark.parametrize("shape", [CONFIG, WHOLE, replace(WHOLE, memory_size=64)])
 def test_neither_threads_nor_neighbours_change_a_sequence(norm: Any, dtype: torch.dtype, shape: StackConfig) -> None:
     config, lengths = replace(shape, norm_place=norm, dropout=0.2, attention_dropout=0.2), (150, 80, 90, 7, 200)
     stack, (x, gradient) = compiled(random_stack(config), dtype), inputs(config, lengths)
+    sources, first = memory_of(config, (60, 9, 200, 31, 1)), None
+    if sources is not None:
+        first = {"states": sources["states"][:60], "lengths": (60,)}
     results, threads = [], torch.get_num_threads()
     try:
         for count in (1, 2, 5):
             torch.set_num_threads(count)
             torch.manual_seed(3)
             stack.zero_grad()
-            results.append(run(stack, lengths, x.to(dtype), gradient.to(dtype)))
+            results.append(run(stack, lengths, x.to(dtype), gradient.to(dtype), sources))
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:
         assert all(other[name].equal(value) for name, value in results[0].items())
     torch.manual_seed(3)
-    alone = run(stack, lengths[:1], x[:150].to(dtype), gradient[:150].to(dtype))
+    alone = run(stack, lengths[:1], x[:150].to(dtype), gradient[:150].to(dtype), first)
     assert alone["output"].equal(results[0]["output"][:150])
     assert alone["input"].equal(results[0]["input"][:150])
+    if first is not None:
+        assert alone["memory"].equal(results[0]["memory"][:60])
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_with_dropout_gradients_are_those_of_the_numbers_that_stayed(norm: Any) -> None:
-    config, lengths = replace(CONFIG, norm_place=norm, dropout=0.3, attention_dropout=0.3), (40, 9)
+@pytest.mark.parametrize("memory", [None, 12])
+def test_with_dropout_gradients_are_those_of_the_numbers_that_stayed(norm: Any, memory: int | None) -> None:
+    config, lengths = replace(CONFIG, norm_place=norm, dropout=0.3, attention_dropout=0.3, memory_size=memory), (40, 9)
     stack, (x, gradient) = compiled(random_stack(config)), inputs(config, lengths)
+    sources = memory_of(config, (5, 30))
 
     def output() -> Tensor:
         torch.manual_seed(5)  # the same numbers go each time
+        read = None if sources is None else Memory(sources["states"], sources["lengths"])
         with torch.no_grad():
-            return (stack(x, Layout(lengths, lengths)).double() * gradient).sum()
+            return (stack(x, Layout(lengths, lengths), memory=read).double() * gradient).sum()
 
     torch.manual_seed(5)
-    found = run(stack, lengths, x, gradient)
+    found = run(stack, lengths, x, gradient, sources)
     names = ["layers.0.attention.qkv.weight", "layers.1.attention.output.bias", "layers.0.mlp.down.weight"]
+    if memory is not None:
+        names += [f"layers.0.memory_attention.{name}.weight" for name in ("query", "key_value", "output")]
     for name in names:
         weight, direction = stack.get_parameter(name), torch.randn_like(stack.get_parameter(name))
         values = []
@@ -212,6 +261,39 @@ def test_frozen_parameters_get_no_gradient_and_the_others_the_same() -> None:
             assert parameter.grad.equal(whole[name]), name
         else:
             assert parameter.grad is None, name
+
+
+def test_a_frozen_encoder_gets_no_gradient_and_the_decoder_the_same() -> None:
+    config, lengths = replace(CONFIG, memory_size=24), (12, 30)
+    (x, gradient), sources = inputs(config, lengths), memory_of(config, (7, 40))
+    whole, stack = run(compiled(random_stack(config)), lengths, x, gradient, sources), compiled(random_stack(config))
+    assert sources is not None
+    stack(x, Layout(lengths, lengths), memory=Memory(sources["states"], sources["lengths"])).backward(gradient)
+    for name, parameter in stack.named_parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.equal(whole[name]), name
+
+
+def test_sequences_that_share_a_source_both_teach_it() -> None:
+    config, lengths = replace(CONFIG, memory_size=24), (12, 30, 4)
+    (x, gradient), sources = inputs(config, lengths), memory_of(config, (7, 40))
+    assert sources is not None
+    results = []
+    for stack in (random_stack(config), compiled(random_stack(config))):
+        states = sources["states"].clone().requires_grad_()
+        memory = Memory(states, sources["lengths"])
+        memory.owners = [0, 1, 1]
+        output = stack(x, Layout(lengths, lengths), memory=memory)
+        output.backward(gradient)
+        assert states.grad is not None
+        results.append((output.detach(), states.grad))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_decoder_without_its_memory_is_refused() -> None:
+    stack, (x, _) = compiled(random_stack(replace(CONFIG, memory_size=24))), inputs(CONFIG, (12,))
+    with pytest.raises(UsageError, match="none were given"):
+        stack(x, Layout((12,), (12,)))
 
 
 def test_capture_looks_into_blocks_that_run_on_the_kernels() -> None:

@@ -41,6 +41,10 @@ class Linear(Structure):
 
 LINEAR = ("qkv", "output", "gate", "up", "down", "query", "key_value", "memory_output")
 """The linear maps that a block may have."""
+LEARNING = ("qkv", "output", "up", "down", "query", "memory_output", "key_value")
+"""Those that training knows, as ``Map`` in ``training.h``; the last three where there is a memory."""
+NORMS = ("attention_norm", "mlp_norm", "memory_norm")
+"""The norms that training knows, as ``Place`` in ``training.h``."""
 
 
 class Norm(Structure):
@@ -121,8 +125,12 @@ class LayerBackward(Structure):
     """Transposed weights of one block, and where its gradients go."""
 
     _fields_ = [
-        *((name, Linear) for name in ("qkv", "output", "up", "down")), ("weights", c_void_p * 4), ("vectors", c_void_p),
+        ("linear", Linear * len(LEARNING)), ("weights", c_void_p * len(LEARNING)), ("vectors", c_void_p),
     ]  # fmt: skip
+
+
+KEPT = ("input", "normals", "inverses", "qkv", "attended", "up", "query", "memory_attended", "key_value")
+"""What the forward pass of training keeps; the last three where there is a memory."""
 
 
 class Training(Structure):
@@ -131,8 +139,8 @@ class Training(Structure):
     _fields_ = [
         ("stack", Stack), ("slope", Activation), ("dropout", Dropout), ("attention_dropout", Dropout),
         ("backward", POINTER(LayerBackward)),
-        *((name, c_void_p) for name in ("input", "normals", "inverses", "qkv", "attended", "up")),
-        ("tokens", c_int64), ("lowest", c_int64), ("zipped", c_void_p), ("sums", c_void_p),
+        *((name, c_void_p) for name in KEPT), ("tokens", c_int64), ("source_tokens", c_int64), ("lowest", c_int64),
+        *((name, c_void_p) for name in ("zipped", "sums", "sources", "memory", "memory_gradient")),
     ]  # fmt: skip
 
 
@@ -194,7 +202,7 @@ def library() -> ctypes.CDLL:
     found.sensorium_read.argtypes = [c_void_p, c_int64, c_int64]
     found.sensorium_read.restype = c_uint64
     found.sensorium_pack.argtypes = [c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int64]
-    found.sensorium_tiles.argtypes = [c_int64, c_void_p, c_int64, POINTER(c_int64), POINTER(c_int64)]
+    found.sensorium_tiles.argtypes = [c_int64, c_void_p, c_void_p, c_int64, *3 * [POINTER(c_int64)]]
     for step in (found.sensorium_forward, found.sensorium_backward):
         step.argtypes = [c_int64, POINTER(Training), c_void_p, c_int64, c_void_p, c_int64]
         step.restype = None

@@ -1,4 +1,4 @@
-// Attention of one head of one whole sequence, backwards. Weights are worked out again from queries and keys (as Dao et al.,
+// Attention of one head of one whole sequence to itself, or to the vectors of another, backwards. Weights are worked out again from queries and keys (as Dao et al.,
 // 2022).
 #pragma once
 
@@ -6,22 +6,23 @@
 
 #include "backward.h"
 
-// One head of one whole sequence, backwards: rows of `count` tokens, `stride` numbers apart.
+// One head, backwards: `count` queries and `keys` keys; as many, where it is causal.
 template <class Number>
 struct HeadGradient {
-    const Number *query, *key, *value;  // [count, size], `stride` apart
+    const Number *query, *key, *value;  // [count, size], `stride` numbers apart; [keys, size], `key_stride` apart
     const Number *output, *gradient;    // [count, size], `output_stride` apart: what attention gave, and its gradient
     Number *query_gradient, *key_gradient, *value_gradient;  // as query, key, value
-    size_t stride, output_stride, count, size;
+    size_t stride, key_stride, output_stride, count, keys, size;
     bool causal;
     float scale;
 };
 
-// Units of scratch that `attend_backward` takes for so many tokens of a head.
+// Units of scratch that `attend_backward` takes for so many queries and keys of a head.
 template <class Dtype>
-inline size_t backward_scratch(size_t count, size_t size) {
-    const size_t width = round_up(count, PANEL), steps = width / Dtype::PER_UNIT, row = round_up(size, WIDTH);
-    return 2 * size * width + 3 * steps * row + 2 * steps * width + 3 * QUERIES<Dtype> * width;
+inline size_t backward_scratch(size_t count, size_t keys, size_t size) {
+    const size_t width = round_up(keys, PANEL), key_steps = width / Dtype::PER_UNIT, row = round_up(size, WIDTH);
+    const size_t steps = round_up(count, PANEL) / Dtype::PER_UNIT;
+    return 2 * size * width + (key_steps + 2 * steps) * row + 2 * steps * width + 3 * QUERIES<Dtype> * width;
 }
 
 // What the way back needs of one head: its rows as columns and zipped, weights and their slopes, and scratch for some
@@ -29,25 +30,28 @@ inline size_t backward_scratch(size_t count, size_t size) {
 template <class Dtype>
 struct HeadScratch {
     using Number = typename Dtype::Number;
-    uint32_t *keys, *values;                                // [units of a head][width]
-    uint32_t *key_rows, *query_rows, *gradient_rows;        // [steps][head size up to a multiple of sixteen]
-    uint32_t *weights, *slopes;                             // of all queries
-    float *scores, *wanted;                                 // [QUERIES, width]
-    Number* rows;                                           // [QUERIES, width]
-    const size_t width, steps, row_size;
+    uint32_t *keys, *values;                  // [units of a head][width]
+    uint32_t* key_rows;                       // [width / PER_UNIT][head size up to a multiple of sixteen]
+    uint32_t *query_rows, *gradient_rows;     // [steps][the same]
+    uint32_t *weights, *slopes;               // of all queries
+    float *scores, *wanted;                   // [QUERIES, width]
+    Number* rows;                             // [QUERIES, width]
+    const size_t width, steps, row_size;      // width: of keys; steps: of queries
 
     HeadScratch(const HeadGradient<Number>& head, uint32_t* scratch)
-        : width(round_up(head.count, PANEL)), steps(width / Dtype::PER_UNIT), row_size(round_up(head.size, WIDTH)) {
+        : width(round_up(head.keys, PANEL)), steps(round_up(head.count, PANEL) / Dtype::PER_UNIT),
+          row_size(round_up(head.size, WIDTH)) {
         const auto take = [&](size_t number) { return std::exchange(scratch, scratch + number); };
         keys = take(head.size * width), values = take(head.size * width);
-        key_rows = take(steps * row_size), query_rows = take(steps * row_size), gradient_rows = take(steps * row_size);
+        key_rows = take(width / Dtype::PER_UNIT * row_size);
+        query_rows = take(steps * row_size), gradient_rows = take(steps * row_size);
         weights = take(steps * width), slopes = take(steps * width);
         scores = reinterpret_cast<float*>(take(QUERIES<Dtype> * width));
         wanted = reinterpret_cast<float*>(take(QUERIES<Dtype> * width));
         rows = reinterpret_cast<Number*>(take(QUERIES<Dtype> * width));
-        put_keys<Dtype>(keys, width, head.count, head.key, head.stride, head.size);
-        put_keys<Dtype>(values, width, head.count, head.value, head.stride, head.size);
-        put_values(key_rows, head.count, head.key, head.stride, head.size);
+        put_keys<Dtype>(keys, width, head.keys, head.key, head.key_stride, head.size);
+        put_keys<Dtype>(values, width, head.keys, head.value, head.key_stride, head.size);
+        put_values(key_rows, head.keys, head.key, head.key_stride, head.size);
         put_values(query_rows, head.count, head.query, head.stride, head.size);
         put_values(gradient_rows, head.count, head.gradient, head.output_stride, head.size);
     }
@@ -58,7 +62,7 @@ struct HeadScratch {
 template <int EXACT, class Number, class Drop>
 inline void weights_and_slopes(const HeadGradient<Number>& head, size_t row, size_t width, float* score, float* want,
                                const Drop& drop) {
-    const size_t seen = head.causal ? row + 1 : head.count;
+    const size_t seen = head.causal ? row + 1 : head.keys;
     const Number *output = head.output + row * head.output_stride, *gradient = head.gradient + row * head.output_stride;
     Floats along = splat(0.0f), largest = splat(-std::numeric_limits<float>::infinity());
     for (size_t i = 0; i < head.size; i += WIDTH)
@@ -91,18 +95,19 @@ inline void attend_backward_by_tiles(const HeadGradient<typename Dtype::Number>&
     using Number = typename Dtype::Number;
     using Sums = amx::Sums<Dtype, 2, 2>;
     constexpr size_t SIDE = QUERIES<Dtype>;
-    const size_t count = head.count, whole = round_up(count, SIDE), units = head.size / 2;
-    for (uint32_t* rows : {s.key_rows, s.query_rows, s.gradient_rows})
+    const size_t count = head.count, keys = head.keys, units = head.size / 2;
+    const size_t whole = round_up(count, SIDE), whole_keys = round_up(keys, SIDE);
+    if (keys < whole_keys) clear_values<Dtype>(s.key_rows, keys, head.size);
+    for (uint32_t* rows : {s.query_rows, s.gradient_rows})
         if (count < whole) clear_values<Dtype>(rows, count, head.size);
     alignas(64) float result[SIDE][SIDE];
-    const auto give = [&](Number* to, size_t row, size_t first) {  // `result` as numbers
+    const auto give = [&](Number* to, size_t stride, size_t have) {  // the sums as numbers
         Sums::keep(result, SIDE);
-        for (size_t r = 0; r < std::min(SIDE, count - row); ++r)
-            convert_row(result[r], SIDE, to + (row + r) * head.stride + first);
+        for (size_t r = 0; r < std::min(SIDE, have); ++r) convert_row(result[r], SIDE, to + r * stride);
     };
     for (size_t row = 0; row < count; row += SIDE) {
         const size_t have = std::min(SIDE, count - row);
-        const size_t most = head.causal ? row + SIDE : whole;  // keys that these queries see
+        const size_t most = head.causal ? row + SIDE : whole_keys;  // keys that these queries see
         const auto times = [&](const Number* a, size_t stride, const uint32_t* b, float* to) {
             for (size_t first = 0; first < most; first += SIDE) {
                 Sums::clear();
@@ -134,16 +139,16 @@ inline void attend_backward_by_tiles(const HeadGradient<typename Dtype::Number>&
         for (size_t first = 0; first < head.size; first += SIDE) {
             Sums::clear();
             Sums::add(reinterpret_cast<const uint32_t*>(s.rows), s.width / 2, s.key_rows + first, s.row_size, most / 2);
-            give(head.query_gradient, row, first);
+            give(head.query_gradient + row * head.stride + first, head.stride, have);
         }
     }
-    for (size_t key = 0; key < count; key += SIDE) {
+    for (size_t key = 0; key < keys; key += SIDE) {
         const size_t begin = head.causal ? key / 2 : 0;  // earlier queries do not see these keys
         for (size_t first = 0; first < head.size; first += SIDE) {
             const auto over_queries = [&](const uint32_t* a, const uint32_t* b, Number* to) {
                 Sums::clear();
                 Sums::add(a + key * s.steps + begin, s.steps, b + begin * s.row_size + first, s.row_size, whole / 2 - begin);
-                give(to, key, first);
+                give(to + key * head.key_stride + first, head.key_stride, keys - key);
             };
             over_queries(s.slopes, s.query_rows, head.key_gradient);
             over_queries(s.weights, s.gradient_rows, head.value_gradient);
@@ -162,11 +167,12 @@ inline void attend_backward(const HeadGradient<typename Dtype::Number>& head, ui
     if constexpr (Dtype::AMX) {
         if (head.size % (2 * EDGE) == 0) return attend_backward_by_tiles<Dtype>(head, s, drop);
     }
-    const size_t count = head.count, size = head.size, width = s.width, row_size = s.row_size, units = size / PER;
+    const size_t count = head.count, keys = head.keys, size = head.size, width = s.width, row_size = s.row_size;
+    const size_t units = size / PER;
     for (size_t row = 0; row < count; row += ROWS) {
         with_constant<ROWS>(int(std::min(size_t(ROWS), count - row)), [&](auto block) {
             constexpr int R = decltype(block)::value;
-            const size_t most = head.causal ? row + R : count;  // keys that the last of these queries sees
+            const size_t most = head.causal ? row + R : keys;  // keys that the last of these queries sees
             const auto times = [&](const Number* a, size_t stride, const uint32_t* b, float* to) {
                 for (size_t first = 0; first < most; first += PANEL) {
                     with_constant<PANEL / WIDTH>(int((std::min(PANEL, most - first) + WIDTH - 1) / WIDTH), [&](auto vectors) {
@@ -213,8 +219,8 @@ inline void attend_backward(const HeadGradient<typename Dtype::Number>& head, ui
     }
     const size_t all = (count + PER - 1) / PER;
     const auto over_queries = [&](const uint32_t* a, const uint32_t* b, Number* to) {
-        for (size_t key = 0; key < count; key += ROWS) {
-            with_constant<ROWS>(int(std::min(size_t(ROWS), count - key)), [&](auto block) {
+        for (size_t key = 0; key < keys; key += ROWS) {
+            with_constant<ROWS>(int(std::min(size_t(ROWS), keys - key)), [&](auto block) {
                 constexpr int R = decltype(block)::value;
                 const size_t begin = head.causal ? key / PER : 0;  // earlier queries do not see these keys
                 for (size_t first = 0; first < size; first += PANEL) {
@@ -226,7 +232,7 @@ inline void attend_backward(const HeadGradient<typename Dtype::Number>& head, ui
                                               all - begin, sums);
                         for (int r = 0; r < R; ++r)
                             for (int c = 0; c < C; ++c)
-                                store(to + (key + r) * head.stride + first + c * WIDTH, sums[r][c],
+                                store(to + (key + r) * head.key_stride + first + c * WIDTH, sums[r][c],
                                       first_lanes(size - first - c * WIDTH));
                     });
                 }

@@ -3,20 +3,41 @@
 // products over all rows.
 //
 // Nothing depends on the number of threads: a tile's sums go into a place of its own, and are added up in order.
-#include "training.h"
+#include "training_tile.h"
 
 namespace {
 
 // Tiles for training: smaller ones of a small batch, so that all threads have their share. It is the batch that decides,
 // not the number of threads, because sums over tiles must not depend on that.
 template <class Dtype>
-std::vector<std::pair<size_t, size_t>> training_tiles(const int64_t* offsets, size_t sequences) {
-    return tiles(offsets, sequences, std::clamp(offsets[sequences] / 16, int64_t(BLOCK<Dtype>) / 4, int64_t(BLOCK<Dtype>)));
+std::vector<std::pair<size_t, size_t>> training_tiles(const int64_t* offsets, const int64_t* sources, size_t sequences) {
+    const auto cut = [&](const int64_t* ends, int64_t most) {
+        return tiles(ends, sequences, std::clamp(ends[sequences] / 16, most / 4, most));
+    };
+    if (!sources) return cut(offsets, BLOCK<Dtype>);
+    std::vector<int64_t> both(sequences + 1);
+    for (size_t n = 0; n <= sequences; ++n) both[n] = offsets[n] + sources[n];
+    return cut(both.data(), 2 * BLOCK<Dtype>);
+}
+
+// The steps of products over rows: where each tile's begin, and how many there are for whole tiles of the matrix unit.
+struct Steps {
+    std::vector<size_t> first = {0};
+    size_t all = 0;
+};
+template <class Dtype>
+Steps steps_of(const std::vector<std::pair<size_t, size_t>>& cut, const int64_t* offsets) {
+    Steps steps;
+    for (const auto& [first, last] : cut)
+        steps.first.push_back(steps.first.back() +
+                              (size_t(offsets[last] - offsets[first]) + Dtype::PER_UNIT - 1) / Dtype::PER_UNIT);
+    steps.all = Dtype::AMX ? round_up(steps.first.back(), EDGE) : steps.first.back();
+    return steps;
 }
 
 template <class Dtype>
 void run_forward(const Training& training, const int64_t* offsets, size_t sequences, float* x, int threads) {
-    const auto cut = training_tiles<Dtype>(offsets, sequences);
+    const auto cut = training_tiles<Dtype>(offsets, training.sources, sequences);
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (size_t i = 0; i < cut.size(); ++i) {
         static thread_local Memory memory;
@@ -31,26 +52,26 @@ template <class Dtype>
 void layer_gradients(const Training& training, size_t layer, const Operands& operands, size_t number_of_tiles) {
     const LayerBackward& b = training.backward[layer];
     const Layer& l = training.stack.layer[layer];
-    const Linear* const linear[4] = {&l.qkv, &l.output, &l.up, &l.down};
     struct Work {
-        int which;
+        Map map;
         size_t first, last;  // panels
     };
     // A few panels at a time share what they read; with many threads there are not enough for that.
     const size_t together = omp_get_num_threads() > 4 ? 1 : 4;
     std::vector<Work> work;
-    for (int i : {3, 2, 0, 1}) {  // the longest first
-        const size_t panels = (size_t(linear[i]->outputs) + PANEL - 1) / PANEL;
-        for (size_t panel = 0; b.weights[i] && panel < panels; panel += together)
-            work.push_back({i, panel, std::min(panel + together, panels)});
+    for (Map map : {DOWN, UP, QKV, KEY_VALUE, OUTPUT, QUERY, MEMORY_OUTPUT}) {  // the longest first
+        const size_t panels = (size_t((l.*MAP[map]).outputs) + PANEL - 1) / PANEL;
+        for (size_t panel = 0; b.weights[map] && panel < panels; panel += together)
+            work.push_back({map, panel, std::min(panel + together, panels)});
     }
 #pragma omp for schedule(dynamic) nowait
     for (size_t i = 0; i < work.size(); ++i) {
-        const auto [which, first, last] = work[i];
-        weight_gradient<Dtype>(operands.gradient[which], first, last, size_t(linear[which]->outputs),
-                               operands.input[which], size_t(linear[which]->inputs), b.weights[which]);
+        const auto [map, first, last] = work[i];
+        const Linear& linear = l.*MAP[map];
+        weight_gradient<Dtype>(operands.gradient[map], first, last, size_t(linear.outputs), operands.input[map],
+                               size_t(linear.inputs), b.weights[map]);
     }
-    const size_t count = Vectors::count(size_t(training.stack.hidden), size_t(training.stack.mlp));
+    const size_t count = Vectors(nullptr, training.stack).count;
 #pragma omp for schedule(static)
     for (size_t i = 0; i < count; ++i) {
         float sum = 0.0f;
@@ -59,23 +80,15 @@ void layer_gradients(const Training& training, size_t layer, const Operands& ope
     }
 }
 
-// Steps of the products over rows: whole tiles.
-template <class Dtype>
-size_t all_steps(size_t steps) {
-    return Dtype::AMX ? round_up(steps, EDGE) : steps;
-}
-
 template <class Dtype>
 void run_backward(const Training& training, const int64_t* offsets, size_t sequences, float* x, int threads) {
-    const auto cut = training_tiles<Dtype>(offsets, sequences);
-    const size_t size = size_t(training.stack.hidden), mlp = size_t(training.stack.mlp);
-    const size_t count = Vectors::count(size, mlp);
-    std::vector<size_t> first_step = {0};
-    for (const auto& [first, last] : cut)
-        first_step.push_back(first_step.back() +
-                             (size_t(offsets[last] - offsets[first]) + Dtype::PER_UNIT - 1) / Dtype::PER_UNIT);
-    const Operands operands(training.zipped, all_steps<Dtype>(first_step.back()), size, mlp);
-    if (operands.input[0].steps > first_step.back()) operands.clear(first_step.back(), size, mlp);
+    const auto cut = training_tiles<Dtype>(offsets, training.sources, sequences);
+    const Layer& any = training.stack.layer[0];
+    const size_t count = Vectors(nullptr, training.stack).count;
+    const Steps steps = steps_of<Dtype>(cut, offsets);
+    const Steps source_steps = training.sources ? steps_of<Dtype>(cut, training.sources) : Steps{steps.first, 0};
+    const Operands operands(training.zipped, steps.all, source_steps.all, any);
+    operands.clear(steps.first.back(), source_steps.first.back(), any);
 #pragma omp parallel num_threads(threads)
     for (int64_t layer = training.stack.layers - 1; layer >= training.lowest; --layer) {
         [[maybe_unused]] const MatrixUnit<Dtype> unit;
@@ -85,7 +98,7 @@ void run_backward(const Training& training, const int64_t* offsets, size_t seque
             float* sums = training.sums + i * count;
             std::memset(sums, 0, count * sizeof(float));
             TrainingTile<Dtype>(training, offsets, cut[i].first, cut[i].second, x, memory)
-                .backward(size_t(layer), operands, first_step[i], Vectors(sums, size));
+                .backward(size_t(layer), operands, steps.first[i], source_steps.first[i], Vectors(sums, training.stack));
         }
         layer_gradients<Dtype>(training, size_t(layer), operands, cut.size());
     }
@@ -153,16 +166,16 @@ void sensorium_dropout(int64_t dtype, const Dropout* dropout, const void* from, 
                  int(threads));
 }
 
-// How many tiles, and how many tokens with every tile's rounded up to two: what `sums` and `zipped` need room for.
-void sensorium_tiles(int64_t dtype, const int64_t* offsets, int64_t sequences, int64_t* count, int64_t* tokens) {
+// How many tiles, and how many tokens, of sequences and of sources, with every tile's rounded up to whole steps: what `sums`
+// and `zipped` need room for.
+void sensorium_tiles(int64_t dtype, const int64_t* offsets, const int64_t* sources, int64_t sequences, int64_t* count,
+                     int64_t* tokens, int64_t* source_tokens) {
     with_trained(dtype, [&](auto d) {
         using Dtype = decltype(d);
-        *count = *tokens = 0;
-        for (const auto& [first, last] : training_tiles<Dtype>(offsets, size_t(sequences))) {
-            *count += 1;
-            *tokens += int64_t(round_up(size_t(offsets[last] - offsets[first]), 2));
-        }
-        *tokens = int64_t(all_steps<Dtype>(size_t(*tokens) / Dtype::PER_UNIT) * Dtype::PER_UNIT);
+        const auto cut = training_tiles<Dtype>(offsets, sources, size_t(sequences));
+        *count = int64_t(cut.size());
+        *tokens = int64_t(steps_of<Dtype>(cut, offsets).all * Dtype::PER_UNIT);
+        *source_tokens = sources ? int64_t(steps_of<Dtype>(cut, sources).all * Dtype::PER_UNIT) : 0;
     });
 }
 

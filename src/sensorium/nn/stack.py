@@ -24,7 +24,7 @@ BLOCKS: dict[str, type[PreNormBlock] | type[PostNormBlock]] = {"pre": PreNormBlo
 class StackKernel(Protocol):
     """Runs the blocks of a stack, differentiably, without its final norm."""
 
-    def __call__(self, stack: Stack, x: Tensor, layout: Layout) -> Tensor:
+    def __call__(self, stack: Stack, x: Tensor, layout: Layout, memory: Memory | None) -> Tensor:
         """[T, D] → [T, D]."""
         ...
 
@@ -47,7 +47,7 @@ class Stack(nn.Module):
     def forward(self, x: Tensor, layout: Layout, cache: Cache | None = None, memory: Memory | None = None) -> Tensor:
         """[T, D] → [T, D]."""
         if self.kernel is not None and cache is None:
-            x = self.kernel(self, x, layout)
+            x = self.kernel(self, x, layout, memory)
         else:
             context = Context(layout, cache, self._rotation(x, layout), memory, self._bias(layout))
             for layer in self.layers:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from sensorium.nn.block import Attention
+from sensorium.nn.block import Attention, MemoryAttention
 
 
 @dataclass(frozen=True)
@@ -52,5 +52,5 @@ def set_dropout(model: torch.nn.Module, dropout: float | None, attention_dropout
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout) and dropout is not None:
             module.p = dropout
-        elif isinstance(module, Attention) and attention_dropout is not None:
+        elif isinstance(module, Attention | MemoryAttention) and attention_dropout is not None:
             module.dropout = attention_dropout

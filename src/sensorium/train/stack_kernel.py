@@ -4,7 +4,8 @@ The products run in the dtype of the weights; the residual stream, norms and sum
 only when they have changed. Dropout keeps no masks: what stays follows from a seed drawn from torch's generator, so a
 run that is resumed drops the same.
 
-Shapes: T packed tokens, D hidden size, F MLP size, L layers; N outputs and K inputs of a linear map.
+Shapes: T packed tokens, D hidden size, F MLP size, L layers; N outputs and K inputs of a linear map; S tokens of
+sources, M the size of their vectors.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from sensorium import native
+from sensorium.errors import UsageError
 from sensorium.native.activations import activation, slope
 from sensorium.nn.lora import adapted_maps
+from sensorium.nn.memory import Memory
 from sensorium.nn.stack import Stack
 from sensorium.packed import Layout
-
-LINEAR = ("qkv", "output", "up", "down")
 
 
 def compile_stacks(model: nn.Module) -> None:
@@ -56,11 +57,15 @@ class CompiledStack:
         self.forward_layers = (native.Layer * stack.config.num_layers)()
         self.backward_layers = (native.LayerBackward * stack.config.num_layers)()
 
-    def __call__(self, stack: Stack, x: Tensor, layout: Layout) -> Tensor:
-        """[T, D] → [T, D], in the dtype of x; the weights' gradients come in the dtype of the weights."""
+    def __call__(self, stack: Stack, x: Tensor, layout: Layout, memory: Memory | None = None) -> Tensor:
+        """[T, D] → [T, D], in the dtype of x; the weights' gradients come in the dtype of the weights.
+
+        Raises ``UsageError`` where the stack attends to a memory and none is given.
+        """
+        states, source_lengths = _sources(stack, layout, memory)
         self._follow(stack)
         parameters = [parameter for layer in self.layers for parameter in layer.parameters]
-        output: Tensor = _Run.apply(x, self, stack, layout, *parameters)  # type: ignore[no-untyped-call]
+        output: Tensor = _Run.apply(x, states, self, stack, layout, source_lengths, *parameters)  # type: ignore[no-untyped-call]
         return output
 
     def _follow(self, stack: Stack) -> None:
@@ -72,8 +77,10 @@ class CompiledStack:
         for layer, forward, backward in zip(self.layers, self.forward_layers, self.backward_layers, strict=True):
             layer.follow(self.library, forward, backward)
 
-    def struct(self, stack: Stack, kept: dict[str, Tensor], seed: int) -> native.Training:
-        """What the kernels take."""
+    def struct(
+        self, stack: Stack, kept: dict[str, Tensor], seed: int, sources: Tensor | None, memory: Tensor | None
+    ) -> native.Training:
+        """What the kernels take: ``sources`` [sequences + 1] offsets of the rows of ``memory`` [S, M]."""
         config = stack.config
         block: Any = stack.layers[0]
         attention_dropout = block.attention.dropout if stack.training else 0.0
@@ -85,22 +92,49 @@ class CompiledStack:
                 self.forward_layers, native.Norm(None, None),
             ),
             slope(config.activation), native.Dropout.of(dropout, seed), native.Dropout.of(attention_dropout, seed),
-            self.backward_layers, *(native.pointer(tensor) for tensor in kept.values()), len(kept["attended"][0]),
+            self.backward_layers, *(native.pointer(kept.get(name)) for name in native.KEPT), len(kept["attended"][0]),
+            0 if memory is None else len(memory), sources=native.pointer(sources), memory=native.pointer(memory),
         )  # fmt: skip
+
+
+def _sources(stack: Stack, layout: Layout, memory: Memory | None) -> tuple[Tensor | None, tuple[int, ...]]:
+    """Vectors [S, M] of a source for each sequence, and the tokens of each; ``None``: the stack has no memory."""
+    if stack.config.memory_size is None:
+        return None, ()
+    if memory is None:
+        raise UsageError("this decoder attends to an encoder's vectors, and none were given")
+    memory.layout(layout.query_lengths)  # refuses another number of sequences
+    if memory.owners == list(range(len(memory.lengths))):
+        return memory.states, memory.lengths
+    each = memory.states.split(list(memory.lengths))
+    return torch.cat([each[owner] for owner in memory.owners]), tuple(memory.lengths[owner] for owner in memory.owners)
 
 
 class _Layer:
     """The parameters of one block and their packed forms."""
 
     def __init__(self, block: Any, dtype: torch.dtype) -> None:
+        # In the order of native.LEARNING and native.NORMS.
         linear = [block.attention.qkv, block.attention.output, block.mlp.up, block.mlp.down]
         norms = [block.attention_norm, block.mlp_norm]
-        self.parameters: list[Tensor] = [p for module in (*linear, *norms) for p in (module.weight, module.bias)]
+        if block.memory_attention is not None:
+            linear += [block.memory_attention.query, block.memory_attention.output, block.memory_attention.key_value]
+            norms.append(block.memory_norm)
+        self.weights: list[Tensor] = [module.weight for module in linear]
+        # As `Vectors` in training.h.
+        self.vectors: list[Tensor] = [p for norm in norms for p in (norm.weight, norm.bias)] + [m.bias for m in linear]
+        self.parameters = [*self.weights, *self.vectors]
         self.versions: list[tuple[int, int]] = []
-        shapes = [module.weight.shape for module in linear]
+        shapes = [weight.shape for weight in self.weights]
         self.packed = [(_panels(n, k, dtype), _panels(k, n, dtype)) for n, k in shapes]
         """Of each linear map: panels of its weights, and of their transpose."""
-        self.vectors: list[Tensor] = []
+        self.padded: list[Tensor] = []
+        """The vectors, padded to whole vector registers, in float32."""
+
+    @property
+    def vector_size(self) -> int:
+        """Numbers of all vectors."""
+        return sum(len(vector) for vector in self.vectors)
 
     def follow(self, library: Any, forward: native.Layer, backward: native.LayerBackward) -> None:
         """Pack what has changed since the last time, and tell the structs."""
@@ -108,23 +142,22 @@ class _Layer:
         if versions == self.versions:
             return
         self.versions = versions
-        # [N] biases and [D] norms, padded to whole vectors, in float32
-        self.vectors = [
-            nn.functional.pad(p.detach().float(), (0, native.PANEL)) for p in self.parameters if p.dim() == 1
-        ]
-        for number, (name, (panels, transposed)) in enumerate(zip(LINEAR, self.packed, strict=True)):
-            weight = self.parameters[2 * number].detach()
+        self.padded = [nn.functional.pad(vector.detach().float(), (0, native.PANEL)) for vector in self.vectors]
+        vectors = [native.pointer(vector) for vector in self.padded]
+        biases = vectors[-len(self.weights) :]
+        # Not every block has all of native.LEARNING and native.NORMS.
+        maps = zip(native.LEARNING, self.weights, self.packed, biases, strict=False)
+        for number, (name, weight, (panels, transposed), bias) in enumerate(maps):
             outputs, inputs = weight.shape
             library.sensorium_pack(
-                native.TRAINED[weight.dtype], native.pointer(weight), outputs, inputs, native.pointer(panels),
+                native.TRAINED[weight.dtype], native.pointer(weight.detach()), outputs, inputs, native.pointer(panels),
                 native.pointer(transposed), torch.get_num_threads(),
             )  # fmt: skip
-            bias = native.pointer(self.vectors[number])
             setattr(forward, name, native.Linear(native.pointer(panels), bias, None, None, None, inputs, outputs))
-            setattr(backward, name, native.Linear(native.pointer(transposed), None, None, None, None, outputs, inputs))
-        attention, mlp = self.vectors[4:6], self.vectors[6:8]
-        forward.attention_norm = native.Norm(*map(native.pointer, attention))
-        forward.mlp_norm = native.Norm(*map(native.pointer, mlp))
+            backward.linear[number] = native.Linear(native.pointer(transposed), None, None, None, None, outputs, inputs)
+        norms = vectors[: -len(self.weights)]
+        for name, weight, bias in zip(native.NORMS, norms[::2], norms[1::2], strict=False):
+            setattr(forward, name, native.Norm(weight, bias))
 
 
 def _panels(outputs: int, inputs: int, dtype: torch.dtype) -> Tensor:
@@ -143,22 +176,35 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, kernel: CompiledStack, stack: Stack, layout: Layout, *parameters: Tensor
-    ) -> Tensor:
+        ctx: Any, x: Tensor, states: Tensor | None, kernel: CompiledStack, stack: Stack, layout: Layout,
+        source_lengths: tuple[int, ...], *parameters: Tensor,
+    ) -> Tensor:  # fmt: skip
         assert kernel.dtype is not None
         output = x.detach().to(torch.float32, copy=True).contiguous()  # [T, D]
         (tokens, size), layers, mlp = x.shape, stack.config.num_layers, stack.config.mlp_size
+        places = len(native.NORMS) - (states is None)
         shapes = {
-            "input": (tokens, size), "normals": (layers, 2, tokens, size), "inverses": (layers, 2, tokens),
+            "input": (tokens, size), "normals": (layers, places, tokens, size), "inverses": (layers, places, tokens),
             "qkv": (layers, tokens, 3 * size), "attended": (layers, tokens, size), "up": (layers, tokens, mlp),
         }  # fmt: skip
+        sizes = [size, mlp]
+        ctx.memory = ctx.sources = None
+        if states is not None:
+            shapes |= {
+                "query": (layers, tokens, size), "memory_attended": (layers, tokens, size),
+                "key_value": (layers, len(states), 2 * size),
+            }  # fmt: skip
+            sizes.append(states.shape[1])
+            ctx.memory = _room(tuple(states.shape), kernel.dtype).copy_(states.detach())  # [S, M]
+            ctx.sources = _offsets(source_lengths)
         dtypes = {"inverses": torch.float32}
         ctx.kept = {name: _room(shape, dtypes.get(name, kernel.dtype)) for name, shape in shapes.items()}
-        ctx.kernel, ctx.stack, ctx.dtype = kernel, stack, x.dtype
-        ctx.offsets = torch.tensor([0, *np.cumsum(layout.query_lengths)])  # [sequences + 1]
+        ctx.kernel, ctx.stack = kernel, stack
+        ctx.dtypes = x.dtype, None if states is None else states.dtype
+        ctx.offsets = _offsets(layout.query_lengths)
         seed = int(torch.randint(2**62, ())) if stack.training else 0
-        ctx.struct = kernel.struct(stack, ctx.kept, seed)
-        ctx.code = native.on_matrix_unit(native.TRAINED[kernel.dtype], size, mlp)
+        ctx.struct = kernel.struct(stack, ctx.kept, seed, ctx.sources, ctx.memory)
+        ctx.code = native.on_matrix_unit(native.TRAINED[kernel.dtype], *sizes)
         kernel.library.sensorium_forward(
             ctx.code, ctypes.byref(ctx.struct), native.pointer(ctx.offsets), len(ctx.offsets) - 1,
             native.pointer(output), torch.get_num_threads(),
@@ -169,60 +215,68 @@ class _Run(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         x = gradients[0].to(torch.float32, copy=True).contiguous()  # [T, D]
         kernel: CompiledStack = ctx.kernel
-        config, struct, needed = ctx.stack.config, ctx.struct, ctx.needs_input_grad
+        struct, (x_needed, memory_needed), needed = ctx.struct, ctx.needs_input_grad[:2], ctx.needs_input_grad[6:]
         per_layer = len(kernel.layers[0].parameters)
-        learning = [any(needed[4 + n * per_layer : 4 + (n + 1) * per_layer]) for n in range(config.num_layers)]
-        struct.lowest = 0 if needed[0] else learning.index(True)
-        weights, vectors = _gradients(kernel, needed[4:], config.num_layers, 9 * config.hidden_size + config.mlp_size)
-        tiles, tokens = ctypes.c_int64(), ctypes.c_int64()
+        learning = [any(needed[n * per_layer : (n + 1) * per_layer]) for n in range(len(kernel.layers))]
+        struct.lowest = 0 if x_needed or memory_needed else learning.index(True)
+        weights, vectors = _gradients(kernel, needed)
+        memory_gradient = torch.zeros(ctx.memory.shape) if memory_needed else None  # [S, M]
+        struct.memory_gradient = native.pointer(memory_gradient)
         offsets, sequences = native.pointer(ctx.offsets), len(ctx.offsets) - 1
-        kernel.library.sensorium_tiles(ctx.code, offsets, sequences, ctypes.byref(tiles), ctypes.byref(tokens))
-        columns = sum(  # of all operands of the products over rows
-            -(-side // native.PANEL) * native.PANEL
-            for parameter in kernel.layers[0].parameters[:8:2]
-            for side in parameter.shape
+        tiles, *tokens = (ctypes.c_int64() for _ in range(3))
+        kernel.library.sensorium_tiles(
+            ctx.code, offsets, native.pointer(ctx.sources), sequences, *map(ctypes.byref, (tiles, *tokens))
         )
-        zipped = torch.empty(columns * tokens.value, dtype=kernel.dtype)
+        zipped = torch.empty(_zipped_size(kernel.layers[0], *(number.value for number in tokens)), dtype=kernel.dtype)
         sums = torch.empty(tiles.value, vectors.shape[1])
         struct.zipped, struct.sums = native.pointer(zipped), native.pointer(sums)
         kernel.library.sensorium_backward(
             ctx.code, ctypes.byref(struct), offsets, sequences, native.pointer(x), torch.get_num_threads()
         )
-        ctx.kept = None
+        ctx.kept = ctx.memory = None
+        x_dtype, memory_dtype = ctx.dtypes
         return (
-            x.to(ctx.dtype) if needed[0] else None, None, None, None,
-            *_by_parameter(kernel, weights, vectors, needed[4:], struct.lowest),
+            x.to(x_dtype) if x_needed else None,
+            None if memory_gradient is None else memory_gradient.to(memory_dtype), None, None, None, None,
+            *_by_parameter(kernel, weights, vectors, needed, struct.lowest),
         )  # fmt: skip
 
 
-def _gradients(
-    kernel: CompiledStack, needed: tuple[bool, ...], num_layers: int, vector_size: int
-) -> tuple[list[Tensor | None], Tensor]:
+def _offsets(lengths: tuple[int, ...]) -> Tensor:
+    """[sequences + 1] where each sequence begins."""
+    return torch.tensor([0, *np.cumsum(lengths)])
+
+
+def _zipped_size(layer: _Layer, tokens: int, source_tokens: int) -> int:
+    """Numbers of all operands of a layer's products over rows: padded to panels, tokens to whole steps."""
+    rows = {"key_value": source_tokens}
+    return sum(
+        -(-side // native.PANEL) * native.PANEL * rows.get(name, tokens)
+        for name, weight in zip(native.LEARNING, layer.weights, strict=False)
+        for side in weight.shape
+    )
+
+
+def _gradients(kernel: CompiledStack, needed: tuple[bool, ...]) -> tuple[list[list[Tensor | None]], Tensor]:
     """Room for the gradients of all weights [N, K] that are needed, and of all vectors; the structs are told."""
-    vectors = torch.empty(num_layers, vector_size)
-    weights: list[Tensor | None] = []
-    for n, layer in enumerate(kernel.layers):
-        kernel.backward_layers[n].vectors = native.pointer(vectors[n])
-        for i, parameter in enumerate(layer.parameters[:8:2]):
-            wanted = needed[n * len(layer.parameters) + 2 * i]
-            weights.append(torch.empty(parameter.shape) if wanted else None)
-            kernel.backward_layers[n].weights[i] = native.pointer(weights[-1])
+    vectors = torch.empty(len(kernel.layers), kernel.layers[0].vector_size)
+    weights: list[list[Tensor | None]] = []
+    for n, (layer, backward) in enumerate(zip(kernel.layers, kernel.backward_layers, strict=True)):
+        backward.vectors = native.pointer(vectors[n])
+        wanted = needed[n * len(layer.parameters) :][: len(layer.weights)]
+        weights.append([torch.empty(w.shape) if want else None for w, want in zip(layer.weights, wanted, strict=True)])
+        for i, weight in enumerate(weights[-1]):
+            backward.weights[i] = native.pointer(weight)
     return weights, vectors
 
 
 def _by_parameter(
-    kernel: CompiledStack, weights: list[Tensor | None], vectors: Tensor, needed: tuple[bool, ...], lowest: int
+    kernel: CompiledStack, weights: list[list[Tensor | None]], vectors: Tensor, needed: tuple[bool, ...], lowest: int
 ) -> list[Tensor | None]:
     """Gradients in the order of the parameters, in their dtype."""
     found: list[Tensor | None] = []
     for n, layer in enumerate(kernel.layers):
-        qkv, output, up, down = (weights[4 * n + i] for i in range(4))
-        size = len(layer.parameters[3])
-        # As `Vectors` in training.cpp.
-        attention, attention_bias, mlp, mlp_bias, b_qkv, b_output, b_down, b_up = vectors[n].split(
-            [size] * 4 + [3 * size, size, size, vectors.shape[1] - 9 * size]
-        )
-        found += [qkv, b_qkv, output, b_output, up, b_up, down, b_down, attention, attention_bias, mlp, mlp_bias]
+        found += [*weights[n], *vectors[n].split([len(vector) for vector in layer.vectors])]
     per_layer = len(found) // len(kernel.layers)
     return [
         gradient.to(kernel.dtype) if gradient is not None and wanted and i // per_layer >= lowest else None
@@ -233,14 +287,15 @@ def _by_parameter(
 def unsupported(stack: Stack) -> str | None:
     """Why the kernels can't train this stack; ``None``: they can."""
     config = stack.config
-    if config.newer_parts:
-        return f"the kernels have no {config.newer_parts[0]} yet"
-    if config.hidden_size % 4 or config.mlp_size % 4 or config.head_size % 2:
-        return "hidden_size and mlp_size must be multiples of 4, and the head size even"
+    if lacking := [part for part in config.newer_parts if part != "attention to another stack"]:
+        return f"the kernels have no {lacking[0]} yet"
+    if config.hidden_size % 4 or config.mlp_size % 4 or (config.memory_size or 0) % 4 or config.head_size % 2:
+        return "hidden_size, mlp_size and memory_size must be multiples of 4, and the head size even"
     blocks: list[Any] = list(stack.layers)
     if adapted_maps(stack):
         return "the kernels have no adapters"
-    if len({block.dropout.p for block in blocks}) > 1 or len({block.attention.dropout for block in blocks}) > 1:
+    attentions = [a for block in blocks for a in (block.attention, block.memory_attention) if a is not None]
+    if len({block.dropout.p for block in blocks}) > 1 or len({attention.dropout for attention in attentions}) > 1:
         return "the layers have different dropouts"
     if {parameter.dtype for parameter in stack.layers.parameters()} - set(native.TRAINED):
         return "the weights are neither float32 nor bfloat16"
