@@ -189,9 +189,9 @@ def _read(tokenizer: Tokenizer) -> tuple[list[tuple[str, str]], dict[str, int], 
     backend = tokenizer.backend
     model: dict[str, Any] = json.loads(backend.to_str())["model"]
     if model["type"] != "BPE" or not isinstance(backend, tokenizers.Tokenizer):
-        kind = model["type"] if isinstance(backend, tokenizers.Tokenizer) else "of numbered pieces"
+        kind = model["type"] if isinstance(backend, tokenizers.Tokenizer) else "numbered pieces"
         raise UsageError(
-            f"bpe_dropout needs a tokenizer of merges, and this one is {kind}; set it to 0, or train one of the kind bpe"
+            f"bpe_dropout needs a tokenizer with merges, this one is {kind}; set it to 0, or train one of the kind bpe"
         )
     return [tuple(pair) for pair in model["merges"]], model["vocab"], model["continuing_subword_prefix"] or ""
 

@@ -27,9 +27,11 @@ VALIDATE = 3
 def unsampled(objective: Objective) -> Objective:
     """The objective for texts to validate on: they are cut into the pieces that a user's text is, whatever training
     leaves out."""
-    if isinstance(objective, Distillation):
-        return replace(objective, objective=unsampled(objective.objective))
-    return replace(objective, bpe_dropout=0.0) if isinstance(objective, SequenceToSequence) else objective
+    if isinstance(objective, SequenceToSequence):
+        return replace(objective, bpe_dropout=0.0)
+    if isinstance(objective, Distillation) and isinstance(objective.objective, SequenceToSequence):
+        return replace(objective, objective=replace(objective.objective, bpe_dropout=0.0))
+    return objective
 
 
 @torch.no_grad()
