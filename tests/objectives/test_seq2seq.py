@@ -11,12 +11,13 @@ import torch
 import transformers
 
 from sensorium.checkpoint import open_checkpoint
-from sensorium.data.batching import token_budget_batches
+from sensorium.data.batching import Example, token_budget_batches
 from sensorium.errors import DataError, UsageError
 from sensorium.objectives._base import Batch
 from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.text import Tokenizer
 from sensorium.text.pieces import train_pieces
+from sensorium.text.training import train_byte_level_bpe
 from tests.objectives.conftest import CHINESE, ENGLISH
 
 TOKENIZER = train_pieces([*ENGLISH, CHINESE], 400)
@@ -105,6 +106,33 @@ def test_a_long_text_is_cut_before_its_end_token() -> None:
         assert example.target_ids is not None
         assert example.lengths == (8, 6)
         assert example.token_ids[-1] == example.target_ids[-1] == TOKENIZER.eos_id
+
+
+def test_merges_are_left_out_on_both_sides_each_epoch_others() -> None:
+    objective = SequenceToSequence(START, max_length=40, max_target_length=30, bpe_dropout=0.3)
+    prepared = objective.prepare(RECORDS, TOKENIZER)
+    epochs = [objective.examples(prepared, np.random.default_rng((0, epoch))) for epoch in (0, 1, 0)]
+    first, other, again = ([(e.token_ids.tolist(), written(e)) for e in epoch] for epoch in epochs)
+    plain = [(e.token_ids.tolist(), written(e)) for e in SequenceToSequence(START, 40, 30).prepare(RECORDS, TOKENIZER)]
+    assert first == again
+    for side in (0, 1):
+        assert all(pair[side][-1] == TOKENIZER.eos_id for pair in first)
+        assert len({str([pair[side] for pair in pairs]) for pairs in (first, other, plain)}) == 3
+        assert max(len(pair[side]) for pair in first) == (40, 30)[side]
+
+
+def test_without_an_end_in_its_frame_a_target_has_one_all_the_same() -> None:
+    tokenizer = train_byte_level_bpe(ENGLISH, 300)  # of GPT-2, which frames nothing
+    objective = SequenceToSequence(0, max_length=16, max_target_length=16, bpe_dropout=0.3)
+    records = [*RECORDS, {"text": "a", "target": "b"}]
+    for example in objective.examples(objective.prepare(records, tokenizer), np.random.default_rng(0)):
+        assert written(example).count(tokenizer.eos_id or 0) == 1
+        assert written(example)[-1] == tokenizer.eos_id
+
+
+def written(example: Example) -> list[int]:
+    assert example.target_ids is not None
+    return list(example.target_ids.tolist())
 
 
 def test_batches_count_both_sides_and_bring_equal_sources_together() -> None:

@@ -40,6 +40,8 @@ def test_overrides_take_the_place_of_what_the_file_says(tmp_path: Path) -> None:
         ("trainn.epochs=1", "trainn: there is no such key; did you mean 'train'"),
         ("train.epochs=many", "train.epochs: input should be a valid integer.*not 'many'"),
         ("train.epochs=0", "train.epochs: input should be greater than 0, not 0"),
+        ("objective.bpe_dropout=1", "objective.bpe_dropout: input should be less than 1, not 1"),
+        ("objective.bpe_dropout=0.1", "objective.bpe_dropout: training of the kind 'sequence' does not read it"),
         ("objective.kind=poetry", "objective.kind: input should be 'masked_token'"),
         ("epochs", "'epochs' is not of the form section.key=value"),
     ],

@@ -101,6 +101,7 @@ def test_a_translator_that_was_killed_goes_on_bit_for_bit(tmp_path: Path) -> Non
     ]
     train_pieces(texts, 330).save(tmp_path / "tokenizer")
     settings = ["train.precision=bf16", "train.epochs=3", "train.dropout=0.2", "train.average_from=0.5"]
+    settings += ["objective.bpe_dropout=0.2"]
     assert_a_killed_run_ends_as_a_whole_one(whole, killed, [*settings, "train.attention_dropout=0.1"], seed="seq2seq")
 
 

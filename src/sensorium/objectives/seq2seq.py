@@ -16,6 +16,16 @@ from sensorium.objectives._base import Batch, Loss, Record, field, pack
 from sensorium.objectives._next_token import next_token_loss
 from sensorium.packed import Packed
 from sensorium.text import Tokenizer
+from sensorium.text.subword_dropout import Words
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Texts that are cut into other pieces each epoch."""
+
+    sources: Words
+    targets: Words
+    end_id: int
 
 
 @dataclass(frozen=True)
@@ -33,19 +43,30 @@ class SequenceToSequence:
     max_target_length: int = 128
     label_smoothing: float = 0.0
     """Szegedy et al., 2016, §7."""
+    bpe_dropout: float = 0.0
+    """Share of the merges that are left out at random, on both sides, each epoch others (Provilkov et al., 2020); for
+    training: what is validated on is prepared without."""
 
     def heads(self) -> dict[str, Any]:
         """The language-model head of the decoder."""
         return {"language_model": LanguageModelHeadConfig()}
 
-    def prepare(self, records: Sequence[Record], tokenizer: Tokenizer) -> list[Example]:
-        """Tokenise. Raises ``DataError`` for a record without one of its texts, ``UsageError`` without an end token."""
+    def prepare(self, records: Sequence[Record], tokenizer: Tokenizer) -> list[Example] | Pairs:
+        """Tokenise. Raises ``DataError`` for a record without one of its texts, ``UsageError`` without an end token,
+        or without merges where some are to be left out.
+        """
         if tokenizer.eos_id is None:
             raise UsageError(
                 "the tokenizer has no end token, so a model could not learn to stop; train one of the kind bpe"
             )
         texts = [str(field(record, "text", i)) for i, record in enumerate(records, 1)]
         targets = [str(field(record, "target", i)) for i, record in enumerate(records, 1)]
+        if self.bpe_dropout:
+            return Pairs(
+                Words.of(texts, tokenizer, max_length=self.max_length),
+                Words.of(targets, tokenizer.target, max_length=self.max_target_length),
+                tokenizer.eos_id,
+            )
         sources = tokenizer.encode_batch(texts, max_length=self.max_length, offsets=False)
         written = tokenizer.target.encode_batch(targets, max_length=self.max_target_length, offsets=False)
         return [
@@ -56,9 +77,19 @@ class SequenceToSequence:
             for source, target in zip(sources, written, strict=True)
         ]
 
-    def examples(self, prepared: list[Example], generator: np.random.Generator) -> list[Example]:
-        """The same every epoch."""
-        return prepared
+    def examples(self, prepared: list[Example] | Pairs, generator: np.random.Generator) -> list[Example]:
+        """The same every epoch, but for the merges that are left out."""
+        if not isinstance(prepared, Pairs):
+            return prepared
+        sources = prepared.sources.sample(self.bpe_dropout, generator)
+        written = prepared.targets.sample(self.bpe_dropout, generator)
+        return [
+            Example(
+                source,
+                target_ids=np.asarray(_ended(target.tolist(), prepared.end_id, self.max_target_length), np.int32),
+            )
+            for source, target in zip(sources, written, strict=True)
+        ]
 
     def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, generator: np.random.Generator) -> Batch:
         """Pack sources, and what the decoder reads; target: ``next`` [T] the token it is to write at each place."""

@@ -37,7 +37,7 @@ from sensorium.train.recipe import DECODERS, LEARNERS, Recipe
 from sensorium.train.settings import LoopSettings
 from sensorium.train.state import fingerprint
 from sensorium.train.teaching import taught_by
-from sensorium.train.validation import Judge
+from sensorium.train.validation import Judge, unsampled
 
 Records = Sequence[Mapping[str, Any]]
 CORPUS = "corpus:"
@@ -84,8 +84,10 @@ def run_recipe(recipe: Recipe, *, judge: Judge | None = None, resume: bool = Fal
         ready.model,
         ready.objective,
         ready.tokenizer,
-        _prepared(ready, ready.train, recipe.data.train),
-        None if ready.validation is None else _prepared(ready, ready.validation, validation),
+        _prepared(ready.objective, ready.tokenizer, ready.train, recipe.data.train),
+        None
+        if ready.validation is None
+        else _prepared(unsampled(ready.objective), ready.tokenizer, ready.validation, validation),
         _take(LoopSettings, recipe),
         _take(OptimizerSettings, recipe),
         folder,
@@ -196,7 +198,7 @@ def make_objective(
     if chosen.kind == "seq2seq":
         assert start_token_id is not None
         most = chosen.max_target_length or chosen.max_length
-        return SequenceToSequence(start_token_id, chosen.max_length, most, chosen.label_smoothing)
+        return SequenceToSequence(start_token_id, chosen.max_length, most, chosen.label_smoothing, chosen.bpe_dropout)
     if chosen.kind == "masked_token":
         return MaskedToken(chosen.max_length, chosen.probability, chosen.unit, chosen.sentences)
     if chosen.kind == "causal":
@@ -219,10 +221,10 @@ def make_objective(
 # --- details ---------------------------------------------------------------------------------------------------------
 
 
-def _prepared(ready: Ready, records: Records, source: str | Sequence[str]) -> Any:
+def _prepared(objective: Objective, tokenizer: Tokenizer, records: Records, source: str | Sequence[str]) -> Any:
     """Tokenised; what is wrong with a record is said with where it came from."""
     try:
-        return ready.objective.prepare(records, ready.tokenizer)
+        return objective.prepare(records, tokenizer)
     except DataError as error:
         raise DataError(f"{_listed(source)}: {error}") from error
 

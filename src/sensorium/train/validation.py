@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from sensorium.data.batching import token_budget_batches
 from sensorium.errors import DataError
 from sensorium.objectives._base import Objective
+from sensorium.objectives.distillation import Distillation
+from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.text import Tokenizer
 
 BATCH_TOKENS = 8192
@@ -19,6 +22,16 @@ Judge = Callable[[Any, Tokenizer], Mapping[str, float]]
 number from torch's generator."""
 VALIDATE = 3
 """What its generator is seeded with beside the run's seed."""
+
+
+def unsampled(objective: Objective) -> Objective:
+    """The objective for texts to validate on: they are cut into the pieces that a user's text is, whatever training
+    leaves out."""
+    if isinstance(objective, SequenceToSequence):
+        return replace(objective, bpe_dropout=0.0)
+    if isinstance(objective, Distillation) and isinstance(objective.objective, SequenceToSequence):
+        return replace(objective, objective=replace(objective.objective, bpe_dropout=0.0))
+    return objective
 
 
 @torch.no_grad()
