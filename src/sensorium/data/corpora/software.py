@@ -29,6 +29,7 @@ RATIOS = {"de": (0.4, 3.0), "zh": (0.12, 1.5)}
 HELP = Path("/usr/share/libreoffice/help")
 HELP_LANGUAGES = {"de": "de", "zh": "zh-CN"}
 INTERFACE_LANGUAGES = {"de": "de", "zh": "zh-Hans"}
+JUPYTER_LANGUAGES = {"de": "de_DE", "zh": "zh_CN"}
 
 PLACEHOLDER = re.compile(r"\{\w+\}|%\w|</?\w+/?>")
 """What a program puts something in for, or marks up: both texts must have the same."""
@@ -49,6 +50,17 @@ def interface_strings(which: str) -> list[Record]:
     folder = installed_file("home-assistant-frontend", "hass_frontend/static/translations", extra="recipes")
     english, other = (_interface(folder, name) for name in ("en", INTERFACE_LANGUAGES[language]))
     return _of_side(_paired(english, other), language, side)
+
+
+def jupyter_strings(which: str) -> list[Record]:
+    """Strings of JupyterLab and its extensions, ``language`` or ``language/side``: ``text`` (English), ``target``."""
+    language, side = _parts(which, "jupyter_strings")
+    name = JUPYTER_LANGUAGES[language]
+    package = f"jupyterlab-language-pack-{name.replace('_', '-')}"
+    place = f"{package.replace('-', '_')}/locale/{name}/LC_MESSAGES"
+    folder = installed_file(package, place, extra="demo" if language == "zh" else "recipes")
+    pairs = [pair for path in sorted(folder.glob("*.json")) for pair in _catalogue(path)]
+    return _of_side(pairs, language, side)
 
 
 def libreoffice_help(which: str, folder: Path = HELP) -> list[Record]:
@@ -121,6 +133,16 @@ def _interface(folder: Path, language: str) -> Texts:
         except (ValueError, AttributeError) as error:
             raise DataError(f"{path}: not a file of strings: {error}") from error
     return texts
+
+
+def _catalogue(path: Path) -> list[tuple[str, str]]:
+    """The pairs of a catalogue of messages: English, perhaps behind a context → translations, of the singular first."""
+    try:
+        strings = json.loads(read_text(path))
+        found = [(key.rpartition("\x04")[2], forms[0]) for key, forms in strings.items() if key and forms]
+        return [(" ".join(text.split()), " ".join(target.split())) for text, target in found]
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise DataError(f"{path}: not a catalogue of messages: {error}") from error
 
 
 def _help(folder: Path) -> Texts:

@@ -6,9 +6,14 @@ import json
 from typing import Any
 
 from sensorium.data.corpora.installed import installed_file
-from sensorium.data.splits import deduplicate
+from sensorium.data.corpora.sides import on_side
+from sensorium.data.splits import deduplicate, normalise
 from sensorium.storage import read_text
 
+DESCRIPTION = range(10, 101)
+"""Characters of a description that says something, and is one line."""
+HELD_OUT = 0.05
+"""Share of the articles for validation, and as many for the test."""
 NEWS = 200
 """Characters of a document of news; the last of a run of sentences may stop at half of it."""
 
@@ -28,6 +33,13 @@ def wikipedia() -> list[dict[str, Any]]:
         if article.get("extract")
     ]
     return deduplicate(records)
+
+
+def article_descriptions(side: str = "") -> list[dict[str, Any]]:
+    """Introductions of a side's Wikipedia articles as ``text``, the line that describes each as ``target``."""
+    pairs = [{"text": article["text"], "target": article["description"]} for article in wikipedia()]
+    pairs = [pair for pair in pairs if len(pair["target"]) in DESCRIPTION]
+    return on_side(pairs, lambda pair: normalise(pair["text"]), side, held_out=HELD_OUT)
 
 
 def chinese_reviews() -> list[dict[str, Any]]:
