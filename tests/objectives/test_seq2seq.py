@@ -18,6 +18,7 @@ from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.text import Tokenizer
 from sensorium.text.pieces import train_pieces
 from sensorium.text.training import train_byte_level_bpe
+from sensorium.train.settings import set_dropout
 from tests.objectives.conftest import CHINESE, ENGLISH
 
 TOKENIZER = train_pieces([*ENGLISH, CHINESE], 400)
@@ -151,3 +152,21 @@ def test_what_is_missing_is_named(tokenizer: Tokenizer) -> None:
         SequenceToSequence(START).prepare([{"text": "a"}], TOKENIZER)
     with pytest.raises(UsageError, match="no end token"):
         SequenceToSequence(0).prepare(RECORDS, tokenizer)  # WordPiece
+
+
+def test_two_readings_of_a_batch_are_drawn_together(tmp_path: Path) -> None:
+    marian().save_pretrained(tmp_path)
+    model = open_checkpoint(tmp_path).model
+    objectives = [SequenceToSequence(START, r_drop=weight) for weight in (0.0, 1e-9, 5.0)]
+    batches = [collated(objective) for objective in objectives]
+    assert [batch.num_tokens for batch in batches[1:]] == 2 * [2 * batches[0].num_tokens]
+    assert batches[2].counts == {"language_model": 2 * batches[0].counts["language_model"]}
+
+    def loss(number: int) -> float:
+        torch.manual_seed(0)
+        found = objectives[number].losses(model, batches[number])["language_model"]
+        return float(found.total.detach()) / found.count
+
+    assert loss(2) == pytest.approx(loss(0), rel=1e-5)  # without dropout both readings are one
+    set_dropout(model.train(), 0.3, 0.0)
+    assert loss(2) > loss(1) + 0.01

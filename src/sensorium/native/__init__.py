@@ -149,7 +149,8 @@ class CrossEntropy(Structure):
 
     _fields_ = [
         *((name, c_void_p) for name in ("hidden", "vocabulary", "bias", "targets")),
-        *((name, c_int64) for name in ("tokens", "size", "words")), ("smoothing", c_float), ("more", c_int64),
+        *((name, c_int64) for name in ("tokens", "size", "words")),
+        *((name, c_float) for name in ("smoothing", "agreement")), ("more", c_int64),
         *((name, c_void_p) for name in ("losses", "likeliest", "logits")),
         *((name, c_void_p) for name in ("hidden_gradient", "vocabulary_gradient", "bias_gradient")),
     ]  # fmt: skip

@@ -18,6 +18,7 @@ struct CrossEntropy {
     const int64_t* targets;  // [tokens]
     int64_t tokens, size, words;
     float smoothing;
+    float agreement;         // above 0: the second half of the tokens is the first, read again; see `agree`
     int64_t more;            // add to the gradients of vocabulary and bias, instead of writing them
     float* losses;           // [tokens]
     int64_t* likeliest;      // [tokens] the first of the words with the largest logit
@@ -47,7 +48,8 @@ class Loss {
           words_(size_t(e_.words)), stride_(round_up(tokens_, PANEL)), hidden_(static_cast<const Number*>(e_.hidden)),
           vocabulary_(static_cast<const Number*>(e_.vocabulary)), logits_(static_cast<Number*>(e_.logits)),
           columns_(stride_ * size_ / PER), rows_(stride_ / PER * round_up(size_, PANEL)),
-          seen_(threads_ * stride_ / WIDTH), scale_(stride_), partial_(threads_ * tokens_ * size_) {}
+          seen_(threads_ * stride_ / WIDTH), scale_(stride_ + WIDTH), partial_(threads_ * tokens_ * size_),
+          pairs_(e_.agreement > 0.0f ? tokens_ / 2 : 0), apart_(threads_ * stride_), divergence_(stride_ + WIDTH) {}
 
     void run() {
         for (size_t panel = 0; panel * PANEL < tokens_; ++panel)
@@ -70,6 +72,7 @@ class Loss {
             team.meet();
             if (team.rank == 0) sum_up(size_t(team.size));
             team.meet();
+            if (pairs_) agree(team, begin * WORDS, std::min(end * WORDS, words_));
             if (e_.hidden_gradient) {
                 float* hidden_gradient = partial_.data() + size_t(team.rank) * tokens_ * size_;
                 Units zipped(WORDS / PER * stride_), words(WORDS / PER * round_up(size_, PANEL));
@@ -208,6 +211,53 @@ class Loss {
         }
     }
 
+    // The two readings p and q of a token are to agree (Liang et al., 2021, "R-Drop"): the loss has
+    // `agreement` · (KL(p‖q) + KL(q‖p)) / 2 = `agreement` / 2 · Σ (p - q) · (log p - log q). A divergence is summed up by all
+    // threads, each over its words.
+    void agree(const Team& team, size_t first, size_t last) {
+        float *from_p = apart_.data() + size_t(team.rank) * stride_, *from_q = from_p + pairs_;
+        for (size_t word = first; word < last; ++word) {
+            for (size_t token = 0; token < pairs_; token += WIDTH) {
+                const __mmask16 lanes = first_lanes(pairs_ - token);
+                const auto [p, q, ratio] = readings(word, token);
+                store(from_p + token, load(from_p + token, lanes) + p * ratio, lanes);
+                store(from_q + token, load(from_q + token, lanes) - q * ratio, lanes);
+            }
+        }
+        team.meet();
+        if (team.rank == 0) {
+            for (size_t token = 0; token < 2 * pairs_; ++token) {
+                float sum = 0.0f;
+                for (size_t thread = 0; thread < size_t(team.size); ++thread) sum += apart_[thread * stride_ + token];
+                divergence_[token] = sum;
+                e_.losses[token] += 0.5f * e_.agreement * sum;
+            }
+        }
+        team.meet();
+    }
+
+    // Likelihoods of a word at sixteen tokens, in both readings, and log p - log q.
+    struct Readings {
+        Floats p, q, ratio;
+    };
+    Readings readings(size_t word, size_t token) const {
+        const Number* row = logits_ + word * stride_;
+        const Floats p = load(row + token) * splat(LOG2E) - load(scale_.data() + token);
+        const Floats q = load(row + pairs_ + token) * splat(LOG2E) - load(scale_.data() + pairs_ + token);
+        return {exp2<EXACT>(p), exp2<EXACT>(q), (p - q) * splat(LN2)};
+    }
+
+    // What agreement adds to the gradients of a word's logits, those of p and those of q.
+    struct Pull {
+        Floats p, q;
+    };
+    Pull disagreement(size_t word, size_t token) const {
+        const auto [p, q, ratio] = readings(word, token);
+        const Floats half = splat(0.5f * e_.agreement);
+        return {half * (p * (ratio - load(divergence_.data() + token)) + p - q),
+                half * (q * (splat(0.0f) - ratio - load(divergence_.data() + pairs_ + token)) + q - p)};
+    }
+
     // The gradients of a group of words, as rows and zipped; then both products with them.
     void gradients(size_t first, uint32_t* zipped, uint32_t* words, float* hidden_gradient, bool more) {
         const size_t count = std::min(WORDS, words_ - first);
@@ -232,21 +282,47 @@ class Loss {
 
     // Likelihoods of a word, or of two (`pair`), in place of their logits.
     void softmax(size_t word, bool pair, uint32_t* zipped) {
-        pair = pair && PER == 2;
-        Floats totals[2] = {splat(0.0f), splat(0.0f)};
+        const size_t count = pair && PER == 2 ? 2 : 1;
+        for (size_t i = 0; i < count; ++i) {
+            if (pairs_) softmax_of_readings(word + i);
+            else softmax_of_word(word + i);
+        }
+        for (size_t token = 0; token < stride_; token += WIDTH) {
+            const Number* place = logits_ + word * stride_ + token;
+            _mm512_storeu_si512(zipped + token, zip<Dtype>(load(place), count == 2 ? load(place + stride_) : splat(0.0f)));
+        }
+    }
+
+    void softmax_of_word(size_t word) {
+        Floats total = splat(0.0f);
         for (size_t token = 0; token < stride_; token += WIDTH) {
             const __mmask16 lanes = token < tokens_ ? first_lanes(tokens_ - token) : 0;
-            const Floats even = _mm512_maskz_mov_ps(lanes, likelihood(word, token));
-            const Floats odd = pair ? _mm512_maskz_mov_ps(lanes, likelihood(word + 1, token)) : splat(0.0f);
-            store(logits_ + word * stride_ + token, even);
-            if (pair) store(logits_ + (word + 1) * stride_ + token, odd);
-            _mm512_storeu_si512(zipped + token, zip<Dtype>(even, odd));
-            totals[0] += even;
-            totals[1] += odd;
+            const Floats value = _mm512_maskz_mov_ps(lanes, likelihood(word, token));
+            store(logits_ + word * stride_ + token, value);
+            total += value;
         }
-        if (!e_.bias_gradient) return;
-        for (size_t i = 0; i < (pair ? 2 : 1); ++i)
-            e_.bias_gradient[word + i] = sum(totals[i]) + (e_.more ? e_.bias_gradient[word + i] : 0.0f);
+        add_to_bias(word, total);
+    }
+
+    // The same where a token's two readings are to agree: both logits must be read before either is written over.
+    void softmax_of_readings(size_t word) {
+        Floats total = splat(0.0f);
+        Number* row = logits_ + word * stride_;
+        std::fill(row + tokens_, row + stride_, Number());
+        for (size_t token = 0; token < pairs_; token += WIDTH) {
+            const __mmask16 lanes = first_lanes(pairs_ - token);
+            const auto [p, q] = disagreement(word, token);
+            const Floats first = _mm512_maskz_mov_ps(lanes, likelihood(word, token) + p);
+            const Floats second = _mm512_maskz_mov_ps(lanes, likelihood(word, pairs_ + token) + q);
+            store(row + token, first, lanes);
+            store(row + pairs_ + token, second, lanes);
+            total += first + second;
+        }
+        add_to_bias(word, total);
+    }
+
+    void add_to_bias(size_t word, Floats total) {
+        if (e_.bias_gradient) e_.bias_gradient[word] = sum(total) + (e_.more ? e_.bias_gradient[word] : 0.0f);
     }
 
     void subtract_target(size_t first, size_t token, uint32_t* zipped) {
@@ -331,8 +407,11 @@ class Loss {
     Number* logits_;
     Units columns_, rows_;                   // hidden, packed for both products
     std::vector<Seen> seen_;                // [threads, stride / 16]
-    std::vector<float> scale_;              // [stride] log₂ Σ 2^logit
+    std::vector<float> scale_;              // [stride + 16] log₂ Σ 2^logit
     std::vector<float> partial_;            // [threads, tokens, size] the hidden gradient of each thread's words
+    const size_t pairs_;                    // of readings of a token
+    std::vector<float> apart_;              // [threads, stride] what a thread's words add to the divergences
+    std::vector<float> divergence_;         // [stride + 16] KL(p‖q) of each token, then KL(q‖p)
 };
 
 }  // namespace

@@ -27,10 +27,16 @@ def chosen_states(model: Any, batch: Batch) -> Tensor:
     return chosen
 
 
-def next_token_loss(model: Any, hidden_states: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Loss:
-    """Cross-entropy of the next tokens [M] after hidden states [M, D]; all logits are never held at once."""
+def next_token_loss(
+    model: Any, hidden_states: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, agreement: float = 0.0
+) -> Loss:
+    """Cross-entropy of the next tokens [M] after hidden states [M, D]; all logits are never held at once.
+
+    ``agreement``: of two readings of the same tokens, one after the other (``linear_cross_entropy``).
+    """
     head = model.language_model
     total, correct = linear_cross_entropy(
-        head.transform(hidden_states), head.vocabulary.weight, head.bias, targets, label_smoothing=label_smoothing
-    )
+        head.transform(hidden_states), head.vocabulary.weight, head.bias, targets, label_smoothing=label_smoothing,
+        agreement=agreement,
+    )  # fmt: skip
     return Loss(total, len(targets), correct)

@@ -67,8 +67,12 @@ class Distillation:
         hidden_states = objective.hidden_states(model, batch)  # [M, D]
         with torch.no_grad():
             taught = objective.hidden_states(self.teacher, batch)  # [M, E]
-        smoothing = objective.label_smoothing if isinstance(objective, SequenceToSequence) else 0.0
-        hard = next_token_loss(model, hidden_states, batch.targets["next"], label_smoothing=smoothing)
+        smoothing, agreement = (
+            (objective.label_smoothing, objective.r_drop) if isinstance(objective, SequenceToSequence) else (0.0, 0.0)
+        )
+        hard = next_token_loss(
+            model, hidden_states, batch.targets["next"], label_smoothing=smoothing, agreement=agreement
+        )
         soft = linear_divergence(
             _vocabulary(model, hidden_states), _vocabulary(self.teacher, taught), temperature=self.temperature
         )

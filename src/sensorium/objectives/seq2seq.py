@@ -47,6 +47,10 @@ class SequenceToSequence:
     """Share of the merges that are left out at random, on both sides, each epoch others (Provilkov et al., 2020); for
     training: what is validated on is prepared without."""
 
+    r_drop: float = 0.0
+    """Weight of the divergence between two readings of a batch under different dropout, which are to agree (Liang et
+    al., 2021, who take 5 for translation): each batch is read twice. For training, as ``bpe_dropout`` is."""
+
     def heads(self) -> dict[str, Any]:
         """The language-model head of the decoder."""
         return {"language_model": LanguageModelHeadConfig()}
@@ -95,6 +99,8 @@ class SequenceToSequence:
         """Pack sources, and what the decoder reads; target: ``next`` [T] the token it is to write at each place."""
         written = [example.target_ids for example in examples if example.target_ids is not None]
         read = [np.concatenate([[self.start_token_id], target_ids[:-1]]) for target_ids in written]
+        if self.r_drop:
+            read, written, examples = [*read, *read], [*written, *written], [*examples, *examples]
         following = Packed.from_sequences(written).values
         return Batch(
             Packed.from_sequences(read), {"next": following}, {"language_model": len(following)}, sources=pack(examples)
@@ -103,7 +109,9 @@ class SequenceToSequence:
     def losses(self, model: Any, batch: Batch) -> dict[str, Loss]:
         """Cross-entropy of every token of the target; the vocabulary's logits are never held all at once."""
         hidden_states = self.hidden_states(model, batch)
-        loss = next_token_loss(model, hidden_states, batch.targets["next"], label_smoothing=self.label_smoothing)
+        loss = next_token_loss(
+            model, hidden_states, batch.targets["next"], label_smoothing=self.label_smoothing, agreement=self.r_drop
+        )
         return {"language_model": loss}
 
     def hidden_states(self, model: Any, batch: Batch) -> Tensor:

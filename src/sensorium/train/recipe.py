@@ -110,6 +110,8 @@ class ObjectiveSection(Section):
     head_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     bpe_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Share of a BPE tokenizer's merges left out at random while training."""
+    r_drop: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the agreement of two readings under different dropout."""
     stride: Annotated[int | None, Field(gt=0)] = None
     """Tokens that the windows of a long context share; ``None``: a quarter of ``max_length``."""
 
@@ -217,7 +219,7 @@ READ_BY = {
     "sequence": {"label_smoothing", "head_dropout"},
     "token": {"label_smoothing", "head_dropout"},
     "span": {"stride"},
-    "seq2seq": {"bpe_dropout", "label_smoothing", "max_target_length"},
+    "seq2seq": {"bpe_dropout", "label_smoothing", "max_target_length", "r_drop"},
 }
 """The keys of ``[objective]`` that each kind reads, beside ``max_length``."""
 

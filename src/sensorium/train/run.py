@@ -198,7 +198,9 @@ def make_objective(
     if chosen.kind == "seq2seq":
         assert start_token_id is not None
         most = chosen.max_target_length or chosen.max_length
-        return SequenceToSequence(start_token_id, chosen.max_length, most, chosen.label_smoothing, chosen.bpe_dropout)
+        return SequenceToSequence(
+            start_token_id, chosen.max_length, most, chosen.label_smoothing, chosen.bpe_dropout, chosen.r_drop
+        )
     if chosen.kind == "masked_token":
         return MaskedToken(chosen.max_length, chosen.probability, chosen.unit, chosen.sentences)
     if chosen.kind == "causal":

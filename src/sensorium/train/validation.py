@@ -28,9 +28,9 @@ def unsampled(objective: Objective) -> Objective:
     """The objective for texts to validate on: they are cut into the pieces that a user's text is, whatever training
     leaves out."""
     if isinstance(objective, SequenceToSequence):
-        return replace(objective, bpe_dropout=0.0)
+        return replace(objective, bpe_dropout=0.0, r_drop=0.0)
     if isinstance(objective, Distillation) and isinstance(objective.objective, SequenceToSequence):
-        return replace(objective, objective=replace(objective.objective, bpe_dropout=0.0))
+        return replace(objective, objective=replace(objective.objective, bpe_dropout=0.0, r_drop=0.0))
     return objective
 
 
@@ -43,7 +43,7 @@ def validation_scores(
     ``accuracy`` is that of the objective's first loss; objectives with several name each. Raises ``DataError`` without
     examples.
     """
-    generator = np.random.default_rng((seed, VALIDATE))
+    objective, generator = unsampled(objective), np.random.default_rng((seed, VALIDATE))
     examples = objective.examples(prepared, generator)
     if not examples:
         raise DataError("the validation data gives no examples; hold out more, or validate on another file")
