@@ -24,7 +24,6 @@ from sensorium.infer.generate import Generated, begin, note_likelihoods
 from sensorium.infer.prefix import Prefixes
 from sensorium.infer.sampling import draw, make_probabilities, make_sampler, source_of_chance
 from sensorium.infer.settings import GenerationSettings
-from sensorium.models.decoder import DecoderLM
 from sensorium.packed import Packed
 from sensorium.text import Tokenizer
 
@@ -61,7 +60,7 @@ def speculate_stream(
     prompts: Sequence[Sequence[int]],
     settings: GenerationSettings,
     tokenizer: Tokenizer | None = None,
-    assistant: DecoderLM | None = None,
+    assistant: Decoder | None = None,
     prefixes: Prefixes | None = None,
 ) -> Iterator[Generated]:
     """As ``generate_stream``, several tokens a step: guessed by the assistant, or looked up where there is none.
@@ -76,7 +75,7 @@ def speculate_stream(
     branches, cache, logits = begin(model, prompts, settings, tokenizer, prefixes)
     copies = settings.num_return_sequences
     generators = [source_of_chance(settings.seed, place % copies) for place in range(len(branches))]
-    guesser = None if assistant is None else _Guesser(assistant, branches, settings, generators)
+    guesser = None if assistant is None else _Guesser(assistant, prompts, branches, settings, generators)
     judge = _Judge(settings)
     alive = list(range(len(branches)))
     guesses = [Guess() for _ in branches]
@@ -153,15 +152,17 @@ class _Guesser:
 
     def __init__(
         self,
-        model: DecoderLM,
+        model: Decoder,
+        prompts: Sequence[Sequence[int]],
         branches: Sequence[Branch],
         settings: GenerationSettings,
         generators: Sequence[torch.Generator],
     ) -> None:
         self.model, self.settings = model, settings
-        prompts = [branch.tokens for branch in branches]
-        most = max(branch.most_new for branch in branches)
-        self.cache, _ = start(model, prompts, max_new_tokens=most)
+        most, copies = max(branch.most_new for branch in branches), settings.num_return_sequences
+        self.cache, _ = start(model, prompts, max_new_tokens=most, branches=copies)
+        with torch.inference_mode():
+            self.cache.select([n for n in range(len(prompts)) for _ in range(copies)])
         self.generators = list(generators)
         self.choose = make_sampler(settings)
         self.probabilities = make_probabilities(settings) if settings.do_sample else None

@@ -14,7 +14,6 @@ from sensorium.infer.pieces import Pieces
 from sensorium.infer.prefix import Prefixes
 from sensorium.infer.settings import GenerationSettings
 from sensorium.infer.speculate import speculate_stream
-from sensorium.models.decoder import DecoderLM
 from sensorium.text import Tokenizer
 
 
@@ -42,21 +41,22 @@ def write(
     settings: GenerationSettings = GenerationSettings(),  # noqa: B008
     tokenizer: Tokenizer | None = None,
     *,
-    assistant: DecoderLM | None = None,
+    assistant: Decoder | None = None,
     prefixes: Prefixes | None = None,
 ) -> list[list[Written]]:
     """For every prompt its ``num_return_sequences`` answers; those of a beam search the best first.
 
     Of an encoder–decoder, ``model`` is a ``Conditioned`` and ``prompts`` begin each text (``Conditioned.prompts``). The
     tokenizer gives the texts, the end token where the settings name none, and is needed for stop strings, bad words
-    and grammars. An ``assistant`` is a smaller model of the same vocabulary that guesses ahead (``infer.speculate``);
-    ``prefixes`` keep what prompts begin with from call to call (``infer.prefix``).
+    and grammars. An ``assistant`` is a smaller model of the same vocabulary that guesses ahead (``infer.speculate``),
+    for a ``Conditioned`` another that has read the same sources; ``prefixes`` keep what prompts begin with from call to
+    call (``infer.prefix``).
     Raises ``UsageError`` for an empty or too long prompt, and for token ids that the model has not.
     """
     settings = resolve(settings, model, tokenizer)
     if settings.num_beams > 1:
         if assistant is not None:
-            raise UsageError("an assistant guesses what one text says next; it does not go with num_beams")
+            raise UsageError("an assistant guesses what one text says next; it does not go with num_beams: give 1")
         found = beam_search(model, prompts, settings, tokenizer, prefixes)
         return [[_written(one.branch, tokenizer, settings, one.score) for one in answers] for answers in found]
     copies = settings.num_return_sequences
@@ -73,7 +73,7 @@ def write_stream(
     settings: GenerationSettings,
     tokenizer: Tokenizer,
     *,
-    assistant: DecoderLM | None = None,
+    assistant: Decoder | None = None,
     prefixes: Prefixes | None = None,
 ) -> Iterator[str]:
     """The text that follows a prompt, piece by piece as it is made; together they are the text that ``write`` gives.
@@ -129,7 +129,7 @@ def _generated(
     prompts: Sequence[Sequence[int]],
     settings: GenerationSettings,
     tokenizer: Tokenizer | None,
-    assistant: DecoderLM | None,
+    assistant: Decoder | None,
     prefixes: Prefixes | None,
 ) -> Iterator[Generated]:
     """New tokens as they are made, one at a time or, where somebody guesses, several."""

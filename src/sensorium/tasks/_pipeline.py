@@ -27,6 +27,7 @@ from sensorium.infer.settings import GenerationSettings
 from sensorium.machine import tune_process
 from sensorium.models.decoder import DecoderLM
 from sensorium.models.encoder_decoder import EncoderDecoder
+from sensorium.tasks._assistant import open_assistant
 from sensorium.tasks._languages import pair_of
 from sensorium.tasks._task import UntrainedHeadWarning
 from sensorium.text import open_tokenizer
@@ -80,10 +81,10 @@ class Preset:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.task, name)
-        return partial(found, **self._for_document(found)) if name == "document" else found
+        return partial(found, **self._taken_by(found)) if name in ("document", "stream") else found
 
-    def _for_document(self, call: Any) -> dict[str, Any]:
-        """The options that a document's call takes too."""
+    def _taken_by(self, call: Any) -> dict[str, Any]:
+        """The options that another call takes too."""
         known = {*signature(call).parameters, *(field.name for field in OPTIONS)}
         return {name: value for name, value in self.options.items() if name in known}
 
@@ -103,9 +104,10 @@ def pipeline(
     ``model`` is a folder, a hub id or an opened ``Checkpoint``; ``tokenizer`` a folder, when the model's has none;
     ``dtype`` is ``fp32`` (the default), ``bf16``, ``int8``, ``int8_weight_only`` or ``int4_weight_only``,
     ``calibration`` texts for ``int8`` (``infer.quantise``); ``batch_tokens`` bounds a batch. ``options`` are those of
-    the task's call, such as ``top_k``, and hold for every call that does not give its own. A model that was opened
-    before runs as it is unless ``dtype`` is given. Raises ``UsageError`` for an unknown task or option. Warns with
-    ``UntrainedHeadWarning`` when the checkpoint has no head for the task.
+    the task's call, such as ``top_k``, and hold for every call that does not give its own; ``assistant_model`` may be
+    all that ``model`` may be. A model that was opened before runs as it is unless ``dtype`` is given. Raises
+    ``UsageError`` for an unknown task or option. Warns with ``UntrainedHeadWarning`` when the checkpoint has no head
+    for the task.
     """
     name, options = _named(task, options)
     known = call_options(task)
@@ -134,6 +136,8 @@ def pipeline(
             UntrainedHeadWarning,
             stacklevel=2,
         )
+    if options.get("assistant_model") is not None:
+        options["assistant_model"] = open_assistant(options["assistant_model"], checkpoint, dtype or "fp32")
     call = _class(kind)(checkpoint, batch_tokens)
     return Preset(call, options) if options else call
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sensorium.checkpoint import Checkpoint
 from sensorium.storage import write_text
 from sensorium.tasks._links import links as linked
 from sensorium.tasks._task import require_text
@@ -52,6 +53,7 @@ class Summarization(Text2TextGeneration):
         cut_loops: bool = True,
         truncation: bool | str = False,
         clean_up_tokenization_spaces: bool = False,
+        assistant_model: Checkpoint | None = None,
         **options: Any,
     ) -> Any:
         """``[{"summary_text"}]`` for a text; a list of dicts for a list; a stream of lists for a generator.
@@ -59,7 +61,7 @@ class Summarization(Text2TextGeneration):
         ``links``: ``sentences`` says which sentences of the text each sentence of the summary rests on, by characters,
         and how much of it they hold. The rest is as in ``text2text-generation``.
         """
-        manner = self.manner(self.task, options, truncation, clean_up_tokenization_spaces)
+        manner = self.manner(self.task, options, truncation, clean_up_tokenization_spaces, assistant_model)
 
         def answers(texts: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
             for text, found in self._summaries(texts, manner, cut_loops):
@@ -68,7 +70,12 @@ class Summarization(Text2TextGeneration):
         return self.shaped(inputs, answers)
 
     def document(
-        self, source: str | Path | Document, *, format: Format | None = None, **options: Any
+        self,
+        source: str | Path | Document,
+        *,
+        format: Format | None = None,
+        assistant_model: Checkpoint | None = None,
+        **options: Any,
     ) -> SummarizedDocument:
         """The summary of a file (Markdown, HTML, plain text, SRT, WebVTT), or of a parsed ``Document``.
 
@@ -76,7 +83,7 @@ class Summarization(Text2TextGeneration):
         """
         opened = source if isinstance(source, Document) else open_document(source, format)
         text = require_text(_plain(opened), 1)
-        manner = self.manner(self.task, options, False, False)
+        manner = self.manner(self.task, options, assistant=assistant_model)
         sections = [found[0] for _, found in self._once(self._stretches(text, manner), manner, True)]
         summary = " ".join(sections)
         if len(sections) > 1:

@@ -13,6 +13,7 @@ from sensorium.errors import DataError, UsageError
 from sensorium.infer.conditioned import Conditioned
 from sensorium.infer.settings import GenerationSettings, settings_of
 from sensorium.infer.write import Written, write
+from sensorium.tasks._assistant import assistant_of
 from sensorium.tasks._task import require_iterable, require_text
 
 DEFAULTS: Mapping[str, Any] = {"max_new_tokens": 256, "num_beams": 4}
@@ -40,6 +41,8 @@ class Manner:
     framed: bool = False
     truncated: bool = False
     clean_up: bool = False
+    assistant: Any = None
+    """An encoder–decoder that guesses ahead."""
 
 
 class Source(NamedTuple):
@@ -70,6 +73,7 @@ class Text2TextGeneration:
         *,
         truncation: bool | str = False,
         clean_up_tokenization_spaces: bool = False,
+        assistant_model: Checkpoint | None = None,
         **options: Any,
     ) -> Any:
         """``[{"generated_text"}]`` for a text; a list of dicts for a list; a stream of lists for a generator.
@@ -80,8 +84,10 @@ class Text2TextGeneration:
         written, the first one among them. ``truncation=True`` reads the beginning of a text that is too long for the
         model, with a ``TruncatedWarning``; else such a text is a ``UsageError``.
         ``clean_up_tokenization_spaces`` takes out the spaces that word-based tokenizers leave before punctuation.
+        ``assistant_model``: a smaller encoder–decoder of the same vocabulary that guesses ahead (``infer.speculate``),
+        where ``num_beams`` is 1.
         """
-        manner = self.manner(self.task, options, truncation, clean_up_tokenization_spaces)
+        manner = self.manner(self.task, options, truncation, clean_up_tokenization_spaces, assistant_model)
         return self.shaped(inputs, lambda texts: self._answers(texts, manner))
 
     def _answers(self, texts: Iterable[Any], manner: Manner) -> Iterator[list[dict[str, Any]]]:
@@ -102,7 +108,13 @@ class Text2TextGeneration:
         return [one[0] for one in found] if all(len(one) == 1 for one in found) else found
 
     def manner(
-        self, task: str, options: Mapping[str, Any], truncation: bool | str, clean_up: bool, **framing: Any
+        self,
+        task: str,
+        options: Mapping[str, Any],
+        truncation: bool | str = False,
+        clean_up: bool = False,
+        assistant: Checkpoint | None = None,
+        **framing: Any,
     ) -> Manner:
         """How a call reads and writes: its options over the checkpoint's, for a task by the name it has there."""
         if truncation not in TRUNCATIONS:
@@ -121,6 +133,7 @@ class Text2TextGeneration:
             prefix,
             truncated=truncation not in (False, "do_not_truncate"),
             clean_up=clean_up,
+            assistant=assistant_of(assistant, self.checkpoint),
             **framing,
         )
 
@@ -183,8 +196,10 @@ class Text2TextGeneration:
         found: dict[int, list[Written]] = {}
         order = np.argsort(sizes, kind="stable")
         for indices in token_budget_batches(sizes, order, batch_tokens=self.batch_tokens, window=0):
-            reader = Conditioned(self.model, [sources[i].token_ids for i in indices])
-            answers = write(reader, reader.prompts, manner.settings, self.tokenizer)
+            read = [sources[i].token_ids for i in indices]
+            reader = Conditioned(self.model, read)
+            assistant = None if manner.assistant is None else Conditioned(manner.assistant, read)
+            answers = write(reader, reader.prompts, manner.settings, self.tokenizer, assistant=assistant)
             found.update(zip(indices.tolist(), answers, strict=True))
         for n, source in enumerate(sources):
             yield source, [_finished(one, manner) for one in found[n]]

@@ -8,8 +8,10 @@ from typing import Any
 
 from sensorium.checkpoint import Checkpoint
 from sensorium.errors import UsageError
+from sensorium.infer.prefix import Prefixes
 from sensorium.infer.settings import GenerationSettings, settings_of
 from sensorium.infer.write import Written, write, write_stream
+from sensorium.tasks._assistant import assistant_of
 from sensorium.tasks._task import require_iterable, require_text
 from sensorium.text import Tokenizer
 from sensorium.text.chat import encode_chat
@@ -26,6 +28,8 @@ class _Given:
     tools: Sequence[Mapping[str, Any]] | None
     variables: Mapping[str, Any] | None
     go_on: bool | None
+    assistant: Any = None
+    prefixes: Prefixes | None = None
 
 
 class TextGeneration:
@@ -49,6 +53,8 @@ class TextGeneration:
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         continue_final_message: bool | None = None,
+        assistant_model: Checkpoint | None = None,
+        prefixes: Prefixes | None = None,
         **options: Any,
     ) -> Any:
         """``[{"generated_text"}]`` for a prompt; a list of those for a list; a stream of those for a generator.
@@ -58,6 +64,10 @@ class TextGeneration:
         after it. The template sees ``tools`` and ``chat_template_kwargs``; special tokens written out in messages are
         text. ``continue_final_message``: whether the last message is gone on with; ``None``: if it is the assistant's.
 
+        ``assistant_model``: a smaller model of the same vocabulary that guesses ahead (``infer.speculate``);
+        ``prefixes``: what earlier prompts began with (``infer.prefix``), in a store of this task's ``model``. With both
+        a text is there sooner, and is no other.
+
         ``return_full_text``: the prompt stands before its continuation. ``options`` are those of
         ``GenerationSettings``; the checkpoint's own (``generation_config.json``) hold where none is given. Greedy by
         default; ``do_sample=True`` draws, and with ``num_beams`` above 1 it is a beam search, which gives its
@@ -65,7 +75,8 @@ class TextGeneration:
         stands beside it in a list. With ``log_probs``, an answer has its ``score`` and its ``tokens`` too.
         """
         settings = settings_of(options, self.defaults)
-        given = _Given(return_full_text, tools, chat_template_kwargs, continue_final_message)
+        assistant = assistant_of(assistant_model, self.checkpoint)
+        given = _Given(return_full_text, tools, chat_template_kwargs, continue_final_message, assistant, prefixes)
         if isinstance(inputs, str) or is_chat(inputs):
             return self._batch([inputs], settings, given)[0]
         stream = self._stream(require_iterable(inputs), settings, given)
@@ -78,12 +89,16 @@ class TextGeneration:
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         continue_final_message: bool | None = None,
+        assistant_model: Checkpoint | None = None,
+        prefixes: Prefixes | None = None,
         **options: Any,
     ) -> Iterator[str]:
         """The continuation of a text, or the answer in a chat, piece by piece as it is made."""
         settings = settings_of(options, self.defaults)
-        given = _Given(False, tools, chat_template_kwargs, continue_final_message)
-        yield from write_stream(self.model, self._ids(prompt, 1, given), settings, self.tokenizer)
+        assistant = assistant_of(assistant_model, self.checkpoint)
+        given = _Given(False, tools, chat_template_kwargs, continue_final_message, assistant, prefixes)
+        ids = self._ids(prompt, 1, given)
+        yield from write_stream(self.model, ids, settings, self.tokenizer, assistant=assistant, prefixes=prefixes)
 
     def _stream(
         self, inputs: Iterable[Any], settings: GenerationSettings, given: _Given
@@ -105,7 +120,7 @@ class TextGeneration:
 
     def _batch(self, prompts: list[Any], settings: GenerationSettings, given: _Given) -> list[list[dict[str, Any]]]:
         ids = [self._ids(prompt, number, given) for number, prompt in enumerate(prompts, 1)]
-        found = write(self.model, ids, settings, self.tokenizer)
+        found = write(self.model, ids, settings, self.tokenizer, assistant=given.assistant, prefixes=given.prefixes)
         return [
             [
                 {"generated_text": _joined(prompt, one.text or "", given), **scored(one, self.tokenizer)}

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sensorium.checkpoint import Checkpoint
 from sensorium.errors import UsageError
 from sensorium.infer.write import Written
 from sensorium.tasks._languages import framing, task_name
@@ -47,6 +48,7 @@ class Translation(Text2TextGeneration):
         cut_loops: bool = True,
         truncation: bool | str = False,
         clean_up_tokenization_spaces: bool = False,
+        assistant_model: Checkpoint | None = None,
         **options: Any,
     ) -> Any:
         """``[{"translation_text"}]`` for a text; a list of dicts for a list; a stream of lists for a generator.
@@ -57,7 +59,15 @@ class Translation(Text2TextGeneration):
         ``lost_numbers`` say what it does not keep; an empty one is for numbers alone. The rest is as in
         ``text2text-generation``.
         """
-        manner = self._manner(src_lang, tgt_lang, options, truncation, clean_up_tokenization_spaces, glossary)
+        manner = self._manner(
+            src_lang,
+            tgt_lang,
+            options,
+            glossary,
+            truncation=truncation,
+            clean_up=clean_up_tokenization_spaces,
+            assistant=assistant_model,
+        )
         chinese = _is_chinese(tgt_lang)
         wanted = options.get("num_return_sequences") or 1
 
@@ -76,6 +86,7 @@ class Translation(Text2TextGeneration):
         tgt_lang: str | None = None,
         glossary: Glossary | None = None,
         cut_loops: bool = True,
+        assistant_model: Checkpoint | None = None,
         **options: Any,
     ) -> TranslatedDocument:
         """A file (Markdown, HTML, plain text, SRT, WebVTT), or a parsed ``Document``, in another language.
@@ -84,7 +95,7 @@ class Translation(Text2TextGeneration):
         where the model loses it, the texts between are translated by themselves, which the result counts. So it does
         numbers and terms that were lost. Raises ``DataError`` for a file that can't be read.
         """
-        manner = self._manner(src_lang, tgt_lang, options, False, False, glossary if glossary is not None else {})
+        manner = self._manner(src_lang, tgt_lang, options, glossary or {}, assistant=assistant_model)
         opened = source if isinstance(source, Document) else open_document(source, format)
         chinese = _is_chinese(tgt_lang)
 
@@ -128,18 +139,15 @@ class Translation(Text2TextGeneration):
         source: str | None,
         target: str | None,
         options: Mapping[str, Any],
-        truncation: bool | str,
-        clean_up: bool,
         glossary: Glossary | None,
+        **reading: Any,
     ) -> Manner:
         told = framing(self.tokenizer, self.task_parameters(), source, target, where=str(self.checkpoint.folder))
         given = dict(options)
         if told.forced_bos_token_id is not None:
             given.setdefault("forced_bos_token_id", told.forced_bos_token_id)
         name = task_name(source, target)
-        manner = self.manner(
-            name, given, truncation, clean_up, before=told.before, after=told.after, framed=told.framed
-        )
+        manner = self.manner(name, given, before=told.before, after=told.after, framed=told.framed, **reading)
         manner = replace(manner, prefix=told.prefix or manner.prefix)
         if glossary is not None and manner.settings.num_beams > 1 and not options.get("num_return_sequences"):
             settings = replace(manner.settings, num_return_sequences=manner.settings.num_beams)
