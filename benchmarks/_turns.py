@@ -4,11 +4,12 @@ and would slow whoever comes next in the same process."""
 from __future__ import annotations
 
 import multiprocessing
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
 PAUSE = 0.5
 """Seconds between turns: until the threads of the one before sleep."""
@@ -29,6 +30,28 @@ class Contestant:
         self._pipe.send(work)
         taken: float = self._pipe.recv()
         return taken
+
+
+Name = TypeVar("Name")
+Work = TypeVar("Work")
+
+
+def median_rates(
+    contestants: Mapping[str, Contestant],
+    work: Mapping[Name, Work],
+    rate: Callable[[Contestant, Work], float],
+    *,
+    rounds: int,
+) -> dict[tuple[str, Name], float]:
+    """Of each contestant at each piece of work, as ``rate`` finds out: turn by turn, the first of which warms up."""
+    rates: dict[tuple[str, Name], list[float]] = {}
+    for turn in range(rounds + 1):
+        for who, contestant in contestants.items():
+            for name, task in work.items():
+                found = rate(contestant, task)
+                if turn:
+                    rates.setdefault((who, name), []).append(found)
+    return {key: statistics.median(values) for key, values in rates.items()}
 
 
 def _serve(pipe: Connection, make: Callable[..., Callable[..., float]], arguments: tuple[Any, ...]) -> None:

@@ -11,7 +11,6 @@ what they say is ``benchmarks/gguf_agreement.py``'s. Appends to ``benchmarks/res
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import append
-from _turns import Contestant
+from _turns import Contestant, median_rates
 
 from sensorium.checkpoint import open_checkpoint
 from sensorium.infer.engine import fast
@@ -104,26 +103,25 @@ class LlamaCpp:
         return time.perf_counter() - begin
 
 
+def tokens_per_second(contestant: Contestant, work: tuple[int, int, int]) -> float:
+    """Read, or of writing alone."""
+    count, length, new = work
+    seconds = contestant.seconds(count, length, new)
+    if new == 1:
+        return length / seconds
+    return count * (new - 1) / (seconds - contestant.seconds(count, length, 1))
+
+
 def main() -> None:
     """Take turns; report medians."""
     contestants = {"llama.cpp": Contestant(theirs)}
     contestants |= {f"sensorium {dtype}": Contestant(ours, dtype) for dtype in DTYPES}
     work = {"read 1 000": (1, PROMPT, 1), "write 1": (1, CONTEXT, NEW), "write 8": (8, CONTEXT, NEW)}
-    rates: dict[tuple[str, str], list[float]] = {}
-    for turn in range(ROUNDS + 1):  # the first warms up
-        for who, contestant in contestants.items():
-            for name, (count, length, new) in work.items():
-                seconds = contestant.seconds(count, length, new)
-                if new > 1:  # of writing alone
-                    seconds -= contestant.seconds(count, length, 1)
-                if turn:
-                    tokens = count * (new - 1) if new > 1 else length
-                    rates.setdefault((name, who), []).append(tokens / seconds)
-    medians = {key: statistics.median(values) for key, values in rates.items()}
+    medians = median_rates(contestants, work, tokens_per_second, rounds=ROUNDS)
     peer = version("llama-cpp-python")
     rows = [
-        [name, who, f"{rate:.0f}", f"{rate / medians[name, 'llama.cpp']:.2f}", peer]
-        for (name, who), rate in medians.items()
+        [name, who, f"{rate:.0f}", f"{rate / medians['llama.cpp', name]:.2f}", peer]
+        for (who, name), rate in medians.items()
     ]
     append("smollm2", ["work", "what", "tokens_per_second", "times_llama_cpp", "llama_cpp_python"], rows)
 

@@ -10,7 +10,6 @@ threads go on spinning for a while, and halve the speed of what comes next in th
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import append
-from _turns import Contestant
+from _turns import Contestant, median_rates
 
 from sensorium.checkpoint import open_checkpoint
 from sensorium.infer.beam import beam_search
@@ -110,6 +109,11 @@ def theirs(folder: str, compute_type: str) -> Callable[[int], float]:
     return write
 
 
+def tokens_per_second(contestant: Contestant, beams: int) -> float:
+    """Of all sentences."""
+    return SENTENCES * NEW / contestant.seconds(beams)
+
+
 def main() -> None:
     """Take turns; report medians."""
     torch.manual_seed(0)
@@ -117,14 +121,7 @@ def main() -> None:
         transformers.MarianMTModel(CONFIG).eval().save_pretrained(folder)
         contestants = {"CTranslate2 int8": Contestant(theirs, folder, "int8")}
         contestants |= {f"sensorium {dtype}": Contestant(ours, folder, dtype) for dtype in ("fp32", "bf16", "int8")}
-        rates: dict[tuple[str, int], list[float]] = {}
-        for turn in range(ROUNDS + 1):  # the first warms up
-            for who, contestant in contestants.items():
-                for beams in (1, 4):
-                    seconds = contestant.seconds(beams)
-                    if turn:
-                        rates.setdefault((who, beams), []).append(SENTENCES * NEW / seconds)
-    medians = {key: statistics.median(values) for key, values in rates.items()}
+        medians = median_rates(contestants, {1: 1, 4: 4}, tokens_per_second, rounds=ROUNDS)
     peer = version("ctranslate2")
     rows = [
         [who, beams, f"{rate:.0f}", f"{rate / medians['CTranslate2 int8', beams]:.2f}", peer]

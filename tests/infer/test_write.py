@@ -261,6 +261,27 @@ def test_an_encoder_decoder_writes_by_its_own_generation_config(tmp_path: Path) 
     assert transformers.GenerationConfig.from_pretrained(tmp_path / "again").min_length == 6
 
 
+def test_an_encoder_decoder_begins_as_its_generation_config_says(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    oracle = scramble(transformers.BartForConditionalGeneration(transformers.BartConfig(**BART)), 2)  # type: ignore[arg-type]
+    oracle.generation_config.update(decoder_start_token_id=17, max_length=12, forced_bos_token_id=9, eos_token_id=[2])
+    oracle.save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    model: Any = checkpoint.model
+    assert model.config.start_token_id == 2
+    source = [5, 6, 7, 2]
+    by_starts = []
+    for options in ({}, {"num_beams": 3}, {"decoder_start_token_id": 21}):
+        settings = settings_of(options, checkpoint.generation)
+        reader = Conditioned(model, [source], settings.decoder_start_token_id)
+        ((found, *_),) = write(reader, reader.prompts, settings)
+        (row,) = oracle.generate(torch.tensor([source]), **options).tolist()
+        assert reader.prompts == [row[:1]]
+        assert found.token_ids == up_to_an_end(row[1:], [2])
+        by_starts.append(found.token_ids)
+    assert by_starts[0] != by_starts[2]
+
+
 def test_samples_of_an_encoder_decoder_are_each_their_own(tmp_path: Path) -> None:
     torch.manual_seed(1)
     scramble(transformers.BartForConditionalGeneration(transformers.BartConfig(**BART)), 2).save_pretrained(tmp_path)  # type: ignore[arg-type]
@@ -289,6 +310,11 @@ def test_a_checkpoint_without_a_generation_config_says_it_in_its_config(tmp_path
     [
         ({"stop_strings": "a"}, None, "stop_strings and bad_words are texts, and there is no tokenizer"),
         ({"bad_words": "a"}, None, "stop_strings and bad_words are texts, and there is no tokenizer"),
+        (
+            {"decoder_start_token_id": 9999},
+            None,
+            "decoder_start_token_id names token 9,999; this model has tokens 0 to",
+        ),
         ({"forced_bos_token_id": 9999}, None, "forced_bos_token_id names token 9,999; this model has tokens 0 to"),
         ({"eos_token_id": [3, 9999]}, None, "eos_token_id names token 9,999"),
         ({"bad_words_ids": [[1, 9999]]}, None, "bad_words_ids names token 9,999"),

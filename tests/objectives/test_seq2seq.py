@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 import transformers
+from transformers.models.mbart.modeling_mbart import shift_tokens_right
 
 from sensorium.checkpoint import open_checkpoint
 from sensorium.data.batching import Example, token_budget_batches
 from sensorium.errors import DataError, UsageError
 from sensorium.objectives._base import Batch
 from sensorium.objectives.seq2seq import SequenceToSequence
-from sensorium.text import Tokenizer
+from sensorium.storage import write_json
+from sensorium.text import Tokenizer, open_tokenizer
 from sensorium.text.pieces import train_pieces
 from sensorium.text.training import train_byte_level_bpe
 from sensorium.train.settings import set_dropout
@@ -99,6 +102,42 @@ def test_the_loss_is_that_of_transformers(
         block = peer.decoder.block[0].layer[0].SelfAttention
         found, expected = model.decoder.stack.relative.weight.grad, block.relative_attention_bias.weight.grad
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["MBartTokenizer", "MBart50Tokenizer"])
+def test_mbart_learns_what_transformers_teaches_it(tmp_path: Path, kind: str) -> None:
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*ENGLISH, CHINESE] * 4), model_prefix=str(tmp_path / "sentencepiece.bpe"),
+        vocab_size=300, hard_vocab_limit=False, character_coverage=1.0, num_threads=1, minloglevel=3,
+    )  # fmt: skip
+    languages = {"src_lang": "en_XX", "tgt_lang": "zh_CN"}
+    write_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": kind, **languages})
+    tokenizer = open_tokenizer(tmp_path)
+    (tmp_path / "saved").mkdir()
+    tokenizer.save(tmp_path / "saved")
+    theirs = getattr(transformers, kind).from_pretrained(tmp_path / "saved", **languages)
+    size = tokenizer.vocabulary_size
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+             "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}  # fmt: skip
+    peer = transformers.MBartForConditionalGeneration(
+        transformers.MBartConfig(
+            vocab_size=size, d_model=16, dropout=0.0, init_std=0.3, decoder_start_token_id=2, **sizes
+        )
+    ).eval()
+    peer.save_pretrained(tmp_path / "model")
+    model = open_checkpoint(tmp_path / "model").model
+    objective = SequenceToSequence(model.config.start_token_id, max_target_length=12)
+    for record in RECORDS:
+        record = {**record, "target": record["target"][::-1]}
+        read = theirs(record["text"], text_target=record["target"], return_tensors="pt", truncation=True, max_length=12)
+        batch = objective.collate(objective.prepare([record], tokenizer), tokenizer, np.random.default_rng(0))
+        assert batch.targets["next"].tolist() == read["labels"][0].tolist()
+        assert batch.sources is not None
+        begun = shift_tokens_right(read["labels"], 1)
+        assert batch.packed.values.tolist() == begun[0].tolist()
+        expected = peer(input_ids=batch.sources.values[None], labels=read["labels"]).loss
+        loss = objective.losses(model, batch)["language_model"]
+        torch.testing.assert_close(loss.total / loss.count, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_long_text_is_cut_before_its_end_token() -> None:

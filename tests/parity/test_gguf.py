@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,26 @@ def test_linear_scaling_is_read(tmp_path: Path) -> None:
     torch.testing.assert_close(logits(path), their_logits(model), atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("family", OWN)
+def test_yarn_is_read_from_its_keys(family: str, tmp_path: Path) -> None:
+    factor, original = 4.0, 16
+    for more, said in (
+        ({}, {}),
+        ({"attention_factor": 1.5 * (0.1 * math.log(factor) + 1)}, {"attn_factor": 1.5}),
+        ({"beta_fast": 8.0, "beta_slow": 2.0}, {"yarn_beta_fast": 8.0, "yarn_beta_slow": 2.0, "yarn_ext_factor": 1.0}),
+    ):
+        rope = {"rope_theta": 10_000.0, "rope_type": "yarn", "factor": factor, **more}
+        model = oracle(family, rope_parameters={**rope, "original_max_position_embeddings": original})
+        keys: dict[str, Any] = {"type": "yarn", "factor": factor, "original_context_length": original, **said}
+        path = write(
+            tmp_path / "model.gguf", family, model, **{f"{family}__rope__scaling__{k}": v for k, v in keys.items()}
+        )
+        torch.testing.assert_close(logits(path), their_logits(model), atol=2e-5, rtol=1e-4)
+        assert gguf.Keys.Rope.SCALING_TYPE.format(arch=family) in gguf.GGUFReader(path).fields
+        plain = write(tmp_path / "plain.gguf", family, model)
+        assert not torch.allclose(logits(path), logits(plain), atol=1e-3)
+
+
 def test_what_was_opened_is_saved_in_the_published_form_and_opens_in_transformers(tmp_path: Path) -> None:
     model = oracle("llama")
     opened = open_checkpoint(write(tmp_path / "model.gguf", "llama", model, "Q8_0"))
@@ -175,7 +196,15 @@ def test_the_weights_come_in_the_dtype_that_was_asked_for(tmp_path: Path) -> Non
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "experts": ({"llama__expert_count": 8}, "llama.expert_count is 8; only 0 is supported"),
     "a window": ({"llama__attention__sliding_window": 4096}, "attention.sliding_window is 4096; only 0"),
-    "yarn": ({"llama__rope__scaling__type": "yarn"}, "rope.scaling.type is 'yarn'; known are none and linear"),
+    "longrope": ({"llama__rope__scaling__type": "longrope"}, "type is 'longrope'; known are none, linear and yarn"),
+    "a yarn that shrinks": (
+        {"llama__rope__scaling__type": "yarn", "llama__rope__scaling__factor": 0.5}, "factor is 0.5; yarn needs one"
+    ),
+    "a yarn of DeepSeek's": (
+        {"llama__rope__scaling__type": "yarn", "llama__rope__scaling__yarn_log_multiplier": 0.1},
+        "yarn_log_multiplier' is not known for llama",
+    ),
+    "growth without yarn": ({"llama__rope__scaling__attn_factor": 2.0}, "attn_factor is 2.0; only with yarn"),
     "half-turned heads": ({"llama__rope__dimension_count": 8}, "dimension_count is 8; only the size of a head, 16"),
     "wider values": ({"llama__attention__value_length": 32}, "value_length is 32; only the size of a head"),
     "both ways": ({"llama__attention__causal": False}, "attention.causal is False; only True"),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import runpy
+import shutil
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 
 from sensorium import pipeline
 from sensorium.errors import DataError, UsageError
@@ -179,6 +183,20 @@ def test_a_glossary_chooses_among_the_beams_and_says_what_is_lost(folders: dict[
     assert (other["lost_terms"], other["lost_numbers"]) == (["cat"], ["7"])
 
 
+def test_what_is_written_begins_as_the_generation_config_says(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(folders["T5"], tmp_path / "model")
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "decoder_start_token_id": 9}))
+    run = pipeline("text2text-generation", folder, max_new_tokens=6, num_beams=1)
+    oracle = transformers.T5ForConditionalGeneration.from_pretrained(folder)
+    ids = torch.tensor([run.tokenizer.encode(TEXT).token_ids])
+    (row,) = oracle.generate(ids, max_new_tokens=6).tolist()  # type: ignore[operator]
+    assert row[0] == 9
+    text = run.tokenizer.decode(row[1:])
+    assert run(TEXT)[0]["generated_text"].strip() == text
+    assert run(TEXT, decoder_start_token_id=1)[0]["generated_text"].strip() != text
+
+
 def test_a_loop_is_cut_unless_it_is_wanted(folders: dict[str, Path]) -> None:
     run = pipeline("translation", folders["Bart"], max_new_tokens=30, num_beams=1)
     looped = run(TEXT, cut_loops=False)[0]["translation_text"]
@@ -195,6 +213,7 @@ def test_a_loop_is_cut_unless_it_is_wanted(folders: dict[str, Path]) -> None:
         ("MBart", "translation_en_to_klingon", {}, "does not know the language 'klingon'"),
         ("T5", "translation_en_to_fr", {}, "does not translate en to fr; it translates en to de"),
         ("T5", "translation", {"forced_bos_token_id": 10**6}, "forced_bos_token_id names token 1,000,000"),
+        ("T5", "translation", {"decoder_start_token_id": 10**6}, "decoder_start_token_id names token 1,000,000"),
         ("T5", "translation", {"truncation": "sometimes"}, "truncation is 'sometimes'; known are True, False"),
         ("T5", "translation", {"num_beams": 2, "do_sample": True}, "sampling within a beam search"),
     ],

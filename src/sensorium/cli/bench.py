@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sensorium.cli._options import Json
 from sensorium.errors import DataError, UsageError
 
 
@@ -16,7 +17,7 @@ def bench(
     dtype: Annotated[
         list[str] | None, typer.Option(help="fp32, bf16, int8, int8_weight_only, int4_weight_only; all by default.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Measure the machine's ceilings, then a model: tokens a second, share of the ceiling, memory, energy.
 

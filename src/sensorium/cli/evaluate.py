@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sensorium.cli._options import Json
 from sensorium.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def evaluate(
     pair: Annotated[str | None, typer.Option(help="Column of the second text.")] = None,
     shots: Annotated[str | None, typer.Option(help="Of few-shot: how many examples are shown, such as 0,1,5.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Of few-shot: how an item is put, {text} being its text.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Measure a model on held-out data, with intervals, a trivial baseline, and paired tests against other models."""
     from sensorium.cli._measures import measure_of

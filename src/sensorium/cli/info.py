@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sensorium.cli._options import Json
+
 if TYPE_CHECKING:
     from sensorium.checkpoint import Checkpoint
 
 
 def info(
     model: Annotated[str, typer.Argument(help="Checkpoint: a folder, a GGUF file, or a name on the hub.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Open a checkpoint, check every weight and setting, and say what it is."""
     from json import dumps

@@ -46,6 +46,7 @@ __all__ = [
     "Mask",
     "MaskedTokenHeadConfig",
     "ModelConfig",
+    "NewerPart",
     "NextSentenceHeadConfig",
     "Norm",
     "NormPlace",
@@ -67,6 +68,19 @@ Mask = Literal["bidirectional", "causal"]
 NormPlace = Literal["pre", "post"]
 Norm = Literal["layer", "rms"]
 MLPKind = Literal["plain", "gated"]
+NewerPart = Literal[
+    "RMSNorm",
+    "gated MLP",
+    "linear maps without bias",
+    "fewer heads of keys than of queries",
+    "heads of a size of their own",
+    "norms of queries and keys",
+    "rotary positions",
+    "relative positions",
+    "window",
+    "attention to another stack",
+]
+"""What a stack may have that BERT's and GPT-2's have not, in the words of "the kernels have no … yet"."""
 BIASES = frozenset({"qkv", "output", "mlp"})
 """The linear maps of a block that may have a bias."""
 
@@ -164,18 +178,18 @@ class StackConfig(Checked):
         return self.num_heads * self.head_size, self.kv_heads * self.head_size, self.kv_heads * self.head_size
 
     @property
-    def newer_parts(self) -> tuple[str, ...]:
-        """What this stack has that BERT's and GPT-2's have not, in words: the compiled kernels can't run it yet."""
-        parts = {
+    def newer_parts(self) -> tuple[NewerPart, ...]:
+        """What this stack has that BERT's and GPT-2's have not."""
+        parts: dict[NewerPart, bool] = {
             "RMSNorm": self.norm == "rms",
-            "a gated MLP": self.mlp == "gated",
+            "gated MLP": self.mlp == "gated",
             "linear maps without bias": self.biases != BIASES,
             "fewer heads of keys than of queries": self.kv_heads != self.num_heads,
             "heads of a size of their own": self.num_heads * self.head_size != self.hidden_size,
             "norms of queries and keys": self.qk_norm,
             "rotary positions": self.rotary is not None,
             "relative positions": self.relative is not None,
-            "a window": self.window is not None,
+            "window": self.window is not None,
             "attention to another stack": self.memory_size is not None,
         }
         return tuple(name for name, there in parts.items() if there)

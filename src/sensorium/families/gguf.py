@@ -48,16 +48,18 @@ READ = frozenset(
         "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
         "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
         "attention.layer_norm_rms_epsilon", "rope.dimension_count", "rope.freq_base", "rope.scaling.type",
-        "rope.scaling.factor", "rope.scale_linear",
+        "rope.scaling.factor", "rope.scale_linear", "rope.scaling.original_context_length", "rope.scaling.attn_factor",
+        "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
     ]
 )  # fmt: skip
 REQUIRES: dict[str, Any] = {
     "expert_count": 0, "expert_used_count": 0, "attention.sliding_window": 0, "attention.causal": True,
-    "use_parallel_residual": False, "tensor_data_layout": "Meta AI original pth", "rope.scaling.attn_factor": 1.0,
+    "use_parallel_residual": False, "tensor_data_layout": "Meta AI original pth", "rope.scaling.yarn_ext_factor": 1.0,
+    "rope.scaling.yarn_attn_factor": 1.0,
 }  # fmt: skip
 """Keys of an architecture that would change the arithmetic: they must hold this value."""
-INERT = frozenset(["rope.scaling.original_context_length", "rope.scaling.finetuned"])
-"""What linear scaling and none have no use for."""
+INERT = frozenset(["rope.scaling.finetuned"])
+"""What says how a model was made."""
 OTHER_ROOMS = ("general.", "tokenizer.", "quantize.")
 """Bookkeeping, the tokenizer (``text.gguf`` reads it), and how the weights were quantised."""
 
@@ -218,22 +220,43 @@ def _ends(metadata: Mapping[str, Any], vocabulary_size: int) -> dict[str, Any]:
 def _scaling(file: GGUFFile, own: Mapping[str, Any], where: str, head_size: int) -> dict[str, Any] | None:
     """``rope_scaling`` of ``config.json``."""
     kind = own.get("rope.scaling.type", "linear" if "rope.scale_linear" in own else "none")
-    if kind not in ("none", "linear"):
-        raise CheckpointError(f"{where}.rope.scaling.type is {kind!r}; known are none and linear")
+    if kind not in ("none", "linear", "yarn"):
+        raise CheckpointError(f"{where}.rope.scaling.type is {kind!r}; known are none, linear and yarn")
+    growth = _number(own, "rope.scaling.attn_factor", where, 1.0)
+    if kind != "yarn" and growth != 1.0:
+        raise CheckpointError(f"{where}.rope.scaling.attn_factor is {growth}; only with yarn may it be other than 1")
     factor = _number(own, "rope.scaling.factor", where, _number(own, "rope.scale_linear", where, 1.0))
     linear = kind == "linear" and factor not in (0.0, 1.0)
     if ROPE_FACTORS not in file.tensors:
+        if kind == "yarn":
+            return _yarn(own, where, factor, growth)
         return {"rope_type": "linear", "factor": factor} if linear else None
     base = _number(own, "rope.freq_base", where, 10_000.0)
     factors = file.tensor(ROPE_FACTORS)
     expected = {"rope_type": "llama3", "factor": factors.max().item(), **LLAMA3}
     if (
         linear
+        or kind == "yarn"
         or factors.shape != (head_size // 2,)
         or not torch.allclose(factors, _llama3_factors(expected, base, head_size), rtol=1e-4)
     ):
         raise CheckpointError(f"{file.path}: {ROPE_FACTORS!r} is not the scaling of Llama 3.1; no other is supported")
     return expected
+
+
+def _yarn(own: Mapping[str, Any], where: str, factor: float, growth: float) -> dict[str, Any]:
+    """``attn_factor`` comes on top of what the paper has cosines and sines grow by (Peng et al., 2023, §3.4)."""
+    if factor < 1.0:
+        raise CheckpointError(f"{where}.rope.scaling.factor is {factor}; yarn needs one from 1 up")
+    length = _count(own, "context_length", where)
+    return {
+        "rope_type": "yarn",
+        "factor": factor,
+        "original_max_position_embeddings": _count(own, "rope.scaling.original_context_length", where, length),
+        "attention_factor": growth * (0.1 * math.log(factor) + 1.0),
+        "beta_fast": _number(own, "rope.scaling.yarn_beta_fast", where, 32.0),
+        "beta_slow": _number(own, "rope.scaling.yarn_beta_slow", where, 1.0),
+    }
 
 
 def _llama3_factors(said: Mapping[str, Any], base: float, head_size: int) -> Tensor:

@@ -45,14 +45,20 @@ class ConditionedCache:
 class Conditioned:
     """``generate`` and ``beam_search`` take it as they take a ``DecoderLM``: prompt n goes on from source n."""
 
-    def __init__(self, model: EncoderDecoder, sources: Sequence[Sequence[int]]) -> None:
-        """Sources are token ids. They are read here, once. Raises ``UsageError`` for none, an empty or too long one."""
+    def __init__(
+        self, model: EncoderDecoder, sources: Sequence[Sequence[int]], start_token_id: int | None = None
+    ) -> None:
+        """Sources are token ids. They are read here, once. Raises ``UsageError`` for none, an empty or too long one.
+
+        ``start_token_id`` is what each text begins with; ``None``: what the model's config says.
+        """
         for number, source in enumerate(sources, 1):
             if len(source) > model.config.max_length:
                 raise UsageError(
                     f"text {number} has {len(source):,} tokens; this model reads at most {model.config.max_length:,}"
                 )
         self.model = model
+        self.start_token_id = model.config.start_token_id if start_token_id is None else start_token_id
         stack: Any = model.decoder.stack
         with torch.inference_mode():
             memory = model.encode(Packed.from_sequences(sources))
@@ -66,7 +72,7 @@ class Conditioned:
     @property
     def prompts(self) -> list[list[int]]:
         """What each sequence begins with."""
-        return [[self.model.config.start_token_id] for _ in self.memory.lengths]
+        return [[self.start_token_id] for _ in self.memory.lengths]
 
     @torch.inference_mode()
     def new_cache(self, prompts: Sequence[Sequence[int]], ends: Sequence[int], branches: int) -> ConditionedCache:

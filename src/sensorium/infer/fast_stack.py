@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sensorium import native
-from sensorium.config import StackConfig
+from sensorium.config import NewerPart, StackConfig
 from sensorium.errors import UsageError
 from sensorium.infer.cache import AnyCache, KeyValueCache, PagedCache
 from sensorium.infer.packing import CODES, Dtype, PackedLinear
@@ -27,8 +27,8 @@ from sensorium.packed import Layout
 
 MOST_HIDDEN = 1 << 14
 """As in ``tile.h``, which keeps a copy of one row on its stack."""
-LACKING = ("a window", "relative positions")
-"""Parts of a stack, as ``StackConfig.newer_parts`` calls them, that the kernels for inference have not."""
+LACKING: frozenset[NewerPart] = frozenset({"window", "relative positions"})
+"""Parts of a stack that the kernels for inference have not."""
 
 
 class FastStack(nn.Module):
@@ -171,7 +171,7 @@ def unsupported(config: StackConfig) -> str | None:
     if config.hidden_size > MOST_HIDDEN:
         return f"hidden_size is {config.hidden_size:,}, and the kernels go up to {MOST_HIDDEN:,}"
     if lacking := [part for part in config.newer_parts if part in LACKING]:
-        return f"the kernels have no {lacking[0].removeprefix('a ')} yet"
+        return f"the kernels have no {lacking[0]} yet"
     if (config.memory_size or 0) % 4 or config.hidden_size % 4 or config.mlp_size % 4 or config.head_size % 2:
         return "the sizes of vectors and of the MLP must be multiples of 4, and the head size even"
     return None

@@ -67,6 +67,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bad_words_ids": (lambda value: all(ids and _tokens(ids) for ids in value), "a list of lists of token ids"),
     "suppress_tokens": (_tokens, "a list of token ids"),
     "begin_suppress_tokens": (_tokens, "a list of token ids"),
+    "decoder_start_token_id": (lambda value: value is None or _token(value), "a token id"),
     "forced_bos_token_id": (lambda value: value is None or _token(value), "a token id"),
     "forced_eos_token_id": (_one_or_several, "a token id, or a list of them"),
     "eos_token_id": (_one_or_several, "a token id, or a list of them"),

@@ -60,6 +60,8 @@ class GenerationSettings:
     """Tokens never to be written."""
     begin_suppress_tokens: tuple[int, ...] = ()
     """Tokens not to be written first."""
+    decoder_start_token_id: int | None = None
+    """The token that an encoder–decoder begins with; ``None``: its config's. A decoder begins with its prompt."""
     forced_bos_token_id: int | None = None
     """The token after a prompt of one token: an encoder–decoder's language, for one."""
     forced_eos_token_id: int | tuple[int, ...] | None = None

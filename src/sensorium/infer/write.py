@@ -111,7 +111,7 @@ def resolve(settings: GenerationSettings, model: Decoder, tokenizer: Tokenizer |
         settings = replace(settings, bad_words=(), bad_words_ids=tuple(phrases))
     size = vocabulary_size(model)
     single = {name: getattr(settings, name) for name in ("suppress_tokens", "begin_suppress_tokens")}
-    single |= {"forced_bos_token_id": [settings.forced_bos_token_id or 0]}
+    single |= {name: [getattr(settings, name) or 0] for name in ("decoder_start_token_id", "forced_bos_token_id")}
     single |= {"forced_eos_token_id": settings.forced_end_ids, "eos_token_id": settings.end_ids}
     single |= {"bad_words_ids": [token_id for ids in settings.bad_words_ids for token_id in ids]}
     for name, ids in single.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +34,11 @@ class SequenceToSequence:
     """Records: ``text``, which is read, and ``target``, which is to be written. Both are framed by the tokenizer.
 
     The decoder reads the start token and the target but for its last token, and predicts the target, end token and all
-    (teacher forcing).
+    (teacher forcing). Targets of mBART end with their language behind the end token: there the decoder begins with it.
     """
 
     start_token_id: int
-    """What the decoder begins with."""
+    """What the decoder begins with, where its target does not name a language at its end."""
     max_length: int = 128
     """Tokens kept of a text; training cuts longer ones."""
     max_target_length: int = 128
@@ -72,11 +73,12 @@ class SequenceToSequence:
                 tokenizer.eos_id,
             )
         sources = tokenizer.encode_batch(texts, max_length=self.max_length, offsets=False)
-        written = tokenizer.target.encode_batch(targets, max_length=self.max_target_length, offsets=False)
+        with _in_language_of_targets(tokenizer):
+            written = tokenizer.target.encode_batch(targets, max_length=self.max_target_length, offsets=False)
         return [
             Example(
                 np.asarray(source.token_ids, np.int32),
-                target_ids=np.asarray(_ended(target.token_ids, tokenizer.eos_id, self.max_target_length), np.int32),
+                target_ids=np.asarray(_ended(target.token_ids, tokenizer, self.max_target_length), np.int32),
             )
             for source, target in zip(sources, written, strict=True)
         ]
@@ -98,13 +100,18 @@ class SequenceToSequence:
     def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, generator: np.random.Generator) -> Batch:
         """Pack sources, and what the decoder reads; target: ``next`` [T] the token it is to write at each place."""
         written = [example.target_ids for example in examples if example.target_ids is not None]
-        read = [np.concatenate([[self.start_token_id], target_ids[:-1]]) for target_ids in written]
+        read = [np.concatenate([[self._first(ids, tokenizer)], ids[:-1]]) for ids in written]
         if self.r_drop:
             read, written, examples = [*read, *read], [*written, *written], [*examples, *examples]
         following = Packed.from_sequences(written).values
         return Batch(
             Packed.from_sequences(read), {"next": following}, {"language_model": len(following)}, sources=pack(examples)
         )
+
+    def _first(self, target_ids: np.ndarray[Any, Any], tokenizer: Tokenizer) -> int:
+        """What the decoder begins with: a target ends with the end token, or behind it with its language."""
+        last = int(target_ids[-1])
+        return self.start_token_id if last == tokenizer.eos_id else last
 
     def losses(self, model: Any, batch: Batch) -> dict[str, Loss]:
         """Cross-entropy of every token of the target; the vocabulary's logits are never held all at once."""
@@ -121,6 +128,19 @@ class SequenceToSequence:
         return states
 
 
-def _ended(token_ids: list[int], end_id: int, most: int) -> list[int]:
-    """With the end token, which some tokenizers leave out: in place of the last one where there is no room."""
-    return token_ids if token_ids[-1:] == [end_id] else [*token_ids[: most - 1], end_id]
+def _in_language_of_targets(tokenizer: Tokenizer) -> AbstractContextManager[None]:
+    """Within: texts are framed as of the language that the tokenizer's settings name for what is written, if any."""
+    language = tokenizer.config.get("tgt_lang")
+    return tokenizer.target.in_language(language) if language and tokenizer.target.languages else nullcontext()
+
+
+def _ended(token_ids: list[int], tokenizer: Tokenizer, most: int) -> list[int]:
+    """With the end token, which some tokenizers leave out: in place of the last one where there is no room.
+
+    A language may stand behind it, as mBART's tokenizer puts it.
+    """
+    end_id = tokenizer.eos_id
+    assert end_id is not None
+    if token_ids[-1:] == [end_id] or (token_ids[-2:-1] == [end_id] and token_ids[-1] in tokenizer.special_ids):
+        return token_ids
+    return [*token_ids[: most - 1], end_id]

@@ -11,23 +11,20 @@ from sensorium.errors import UsageError
 from sensorium.infer.engine import fast
 
 
-def open_assistant(given: Any, checkpoint: Checkpoint, dtype: str) -> Checkpoint:
+def open_assistant(given: str | Path | Checkpoint, checkpoint: Checkpoint, dtype: str) -> Checkpoint:
     """The assistant of a folder, a hub id or an opened checkpoint, which runs as it is.
 
     Raises ``UsageError`` as ``assistant_of`` does, and for one whose tokens are others.
     """
-    if isinstance(given, str | Path):
-        opened = open_checkpoint(given)
-        assistant_of(opened, checkpoint)
-        given = replace(opened, model=fast(opened.model, dtype))
-    assistant_of(given, checkpoint)
-    own, other = (None if one.tokenizer is None else one.tokenizer.target for one in (checkpoint, given))
+    opened = open_checkpoint(given) if isinstance(given, str | Path) else given
+    assistant_of(opened, checkpoint)
+    own, other = (None if one.tokenizer is None else one.tokenizer.target for one in (checkpoint, opened))
     if own is not None and other is not None and own.backend.get_vocab() != other.backend.get_vocab():
         raise UsageError(
-            f"assistant_model {given.folder} has other tokens than {checkpoint.folder}; it can only guess for a model "
+            f"assistant_model {opened.folder} has other tokens than {checkpoint.folder}; it can only guess for a model "
             "of its own vocabulary"
         )
-    return given
+    return opened if opened is given else replace(opened, model=fast(opened.model, dtype))
 
 
 def assistant_of(given: Checkpoint | None, checkpoint: Checkpoint) -> Any:

@@ -197,7 +197,7 @@ class Text2TextGeneration:
         order = np.argsort(sizes, kind="stable")
         for indices in token_budget_batches(sizes, order, batch_tokens=self.batch_tokens, window=0):
             read = [sources[i].token_ids for i in indices]
-            reader = Conditioned(self.model, read)
+            reader = Conditioned(self.model, read, manner.settings.decoder_start_token_id)
             assistant = None if manner.assistant is None else Conditioned(manner.assistant, read)
             answers = write(reader, reader.prompts, manner.settings, self.tokenizer, assistant=assistant)
             found.update(zip(indices.tolist(), answers, strict=True))
