@@ -69,7 +69,15 @@ def own_document(path: Path) -> Own:
 def translator(say: Chapters, pairs: Pairs, output: Path, sizes: Sizes, quiet: bool) -> Writer:
     """English → Chinese, learnt from strings of an interface."""
     found = train(
-        _tables(output / "translator", pairs, sizes, steps=sizes.translator_steps, vocabulary_size=4000, most=60)
+        _tables(
+            output / "translator",
+            pairs,
+            sizes,
+            steps=sizes.translator_steps,
+            vocabulary_size=4000,
+            most=60,
+            dropout=0.2,
+        )
         | {"data": {**_data(pairs), "source_language": "en", "target_language": "zh"}},
         quiet=quiet,
     )
@@ -80,7 +88,15 @@ def translator(say: Chapters, pairs: Pairs, output: Path, sizes: Sizes, quiet: b
 def summariser(say: Chapters, pairs: Pairs, output: Path, sizes: Sizes, quiet: bool) -> Writer:
     """An introduction → a line that says what it is about."""
     found = train(
-        _tables(output / "summariser", pairs, sizes, steps=sizes.summariser_steps, vocabulary_size=6000, most=32),
+        _tables(
+            output / "summariser",
+            pairs,
+            sizes,
+            steps=sizes.summariser_steps,
+            vocabulary_size=6000,
+            most=32,
+            dropout=0.1,
+        ),
         quiet=quiet,
     )
     call = pipeline("summarization", found.folder, num_beams=4, max_new_tokens=32)
@@ -110,7 +126,9 @@ def converse(say: Chapters, ask: Callable[[str], str], writers: list[Writer], ou
 # --- details ---------------------------------------------------------------------------------------------------------
 
 
-def _tables(output: Path, pairs: Pairs, sizes: Sizes, *, steps: int, vocabulary_size: int, most: int) -> dict[str, Any]:
+def _tables(
+    output: Path, pairs: Pairs, sizes: Sizes, *, steps: int, vocabulary_size: int, most: int, dropout: float
+) -> dict[str, Any]:
     """Small sizes, and a rate that a short training can bear."""
     heads = max(1, sizes.writer_hidden_size // 64)
     return {
@@ -123,7 +141,7 @@ def _tables(output: Path, pairs: Pairs, sizes: Sizes, *, steps: int, vocabulary_
         "objective": {"kind": "seq2seq", "max_length": READ, "max_target_length": most, "label_smoothing": 0.1},
         "train": {
             "output": str(output), "epochs": 100, "steps": steps, "batch_tokens": 2048, "learning_rate": 1e-3,
-            "weight_decay": 0.01, "schedule": "linear", "warmup": 0.06, "dropout": 0.1, "attention_dropout": 0.0,
+            "weight_decay": 0.01, "schedule": "linear", "warmup": 0.06, "dropout": dropout, "attention_dropout": 0.0,
             "average_from": 0.8, "validate_every": max(1, steps // 3), "checkpoint_every": steps,
         },
     }  # fmt: skip

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sensorium.data.corpora import read_corpus
+from sensorium.data.corpora import read_corpus, software
 from sensorium.data.corpora.sides import SIDES
-from sensorium.data.corpora.software import HELP, PLACEHOLDER, clean_pairs, libreoffice_help
+from sensorium.data.corpora.software import HELP, PLACEHOLDER, clean_pairs, jupyter_strings, libreoffice_help
 from sensorium.data.splits import normalise
 from sensorium.errors import DataError, UsageError
 
@@ -57,6 +57,40 @@ def test_pairs_that_cannot_be_learned_from_are_left_out() -> None:
     assert clean_pairs([("Open the file", "Open that file"), ("Open it", "打开")], "zh") == [
         {"text": "Open it", "target": "打开"}
     ]
+
+
+def test_a_catalogue_of_messages_is_read_without_contexts_and_with_the_first_of_its_plurals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(software, "installed_file", lambda package, name, *, extra: tmp_path)
+    messages = {
+        "": {"language": "zh_CN"},
+        "menu\x04Save  %1": ["保存 %1"],
+        "One cell": ["一个单元格", "多个"],
+        "Run": [""],
+    }
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(messages))
+    assert jupyter_strings("zh") == [
+        {"text": "Save %1", "target": "保存 %1"},
+        {"text": "One cell", "target": "一个单元格"},
+    ]
+    path.write_text('["Save"]')
+    with pytest.raises(DataError, match="a.json: not a catalogue of messages"):
+        jupyter_strings("zh")
+
+
+@pytest.mark.skipif(
+    find_spec("jupyterlab_language_pack_zh_CN") is None, reason="jupyterlab-language-pack-zh-CN is not installed"
+)
+def test_strings_of_jupyterlab_are_real_and_no_english_text_is_on_two_sides() -> None:
+    sides = {side: read_corpus(f"jupyter_strings:zh/{side}") for side in SIDES}
+    assert len(sides["train"]) > 2500
+    assert len(sides["test"]) > 100
+    assert not {normalise(pair["text"]) for pair in sides["train"]} & {
+        normalise(pair["text"]) for pair in sides["test"]
+    }
+    assert {"text": "Select All", "target": "全选"} in [pair for side in sides.values() for pair in side]
 
 
 @pytest.mark.skipif(find_spec("hass_frontend") is None, reason="home-assistant-frontend is not installed")
