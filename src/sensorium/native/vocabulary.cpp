@@ -5,7 +5,7 @@
 #include <limits>
 #include <vector>
 
-#include "backward.h"
+#include "vocabulary.h"
 
 namespace {
 
@@ -339,8 +339,10 @@ class Loss {
         const Zipped hidden = zipped_hidden();
         const auto* gradients = reinterpret_cast<const uint32_t*>(logits_ + first * stride_);
         if constexpr (Dtype::AMX)
-            return products_by_tiles(gradients, stride_ / PER, count, hidden, e_.vocabulary_gradient + first * size_, e_.more);
-        products(gradients, stride_ / PER, 1, count, hidden, hidden.steps, e_.vocabulary_gradient + first * size_, e_.more);
+            return products_by_tiles<Dtype>(gradients, stride_ / PER, count, hidden, size_,
+                                            e_.vocabulary_gradient + first * size_, e_.more);
+        products<Dtype>(gradients, stride_ / PER, 1, count, hidden, hidden.steps, size_,
+                        e_.vocabulary_gradient + first * size_, e_.more);
     }
 
     // hidden_gradient[token] (+)= Σ_word gradient[word][token] · vocabulary[word]
@@ -349,56 +351,9 @@ class Loss {
             static thread_local Units rows;  // [tokens, pairs of words]
             rows.resize((stride_ + SPARE) * WORDS / PER);
             transpose(zipped, stride_, vocabulary.steps, tokens_, rows.data(), WORDS / PER);
-            return products_by_tiles(rows.data(), WORDS / PER, tokens_, vocabulary, hidden_gradient, more);
+            return products_by_tiles<Dtype>(rows.data(), WORDS / PER, tokens_, vocabulary, size_, hidden_gradient, more);
         }
-        products(zipped, 1, stride_, tokens_, vocabulary, vocabulary.steps, hidden_gradient, more);
-    }
-
-    // to[row] (+)= Σ_step a[row][step] · b[step], for `size_` columns. Rows of a are read up to a whole number of tiles.
-    void products_by_tiles(const uint32_t* a, size_t a_stride, size_t count, const Zipped& b, float* to, bool more) {
-        using Sums = amx::Sums<Dtype, 2, 2>;
-        constexpr size_t SIDE = 2 * EDGE;
-        alignas(64) float last[SIDE][SIDE];  // what is no whole block goes this way
-        for (size_t column = 0; column < size_; column += SIDE) {
-            const uint32_t* columns = b.panel(column / PANEL, 0) + column % PANEL;
-            for (size_t row = 0; row < count; row += SIDE) {
-                float* place = to + row * size_ + column;
-                const bool whole = row + SIDE <= count;
-                if (whole && more) Sums::take(place, size_);
-                else Sums::clear();
-                Sums::add(a + row * a_stride, a_stride, columns, PANEL, b.steps);
-                Sums::keep(whole ? place : last[0], whole ? size_ : SIDE);
-                for (size_t r = 0; !whole && row + r < count; ++r) {
-                    for (size_t c = 0; c < SIDE; c += WIDTH) {
-                        float* sum = place + r * size_ + c;
-                        store(sum, load(last[r] + c) + (more ? load(sum) : splat(0.0f)));
-                    }
-                }
-            }
-        }
-    }
-
-    // to[row] (+)= Σ_step a[row][step] · b[step], for `size_` columns
-    void products(const uint32_t* a, size_t a_row, size_t a_step, size_t count, const Zipped& b, size_t steps, float* to,
-                  bool more) {
-        for (size_t column = 0; column < size_; column += PANEL) {
-            with_constant<PANEL / WIDTH>(int((std::min(PANEL, size_ - column) + WIDTH - 1) / WIDTH), [&](auto vectors) {
-                constexpr int C = decltype(vectors)::value;
-                for (size_t row = 0; row < count; row += ROWS) {
-                    with_constant<ROWS>(int(std::min(size_t(ROWS), count - row)), [&](auto block) {
-                        constexpr int R = decltype(block)::value;
-                        __m512 sums[R][C];
-                        const auto place = [&](int r, int c) { return to + (row + r) * size_ + column + c * WIDTH; };
-                        const auto lanes = [&](int c) { return first_lanes(size_ - column - c * WIDTH); };
-                        for (int r = 0; r < R; ++r)
-                            for (int c = 0; c < C; ++c) sums[r][c] = more ? load(place(r, c), lanes(c)) : splat(0.0f);
-                        add_dots<Dtype, R, C>(a + row * a_row, a_row, a_step, b.panel(column / PANEL, 0), PANEL, steps, sums);
-                        for (int r = 0; r < R; ++r)
-                            for (int c = 0; c < C; ++c) store(place(r, c), sums[r][c], lanes(c));
-                    });
-                }
-            });
-        }
+        products<Dtype>(zipped, 1, stride_, tokens_, vocabulary, vocabulary.steps, size_, hidden_gradient, more);
     }
 
     const CrossEntropy& e_;

@@ -26,7 +26,7 @@ class Pairs:
 
     sources: Words
     targets: Words
-    end_id: int
+    tokenizer: Tokenizer
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class SequenceToSequence:
             return Pairs(
                 Words.of(texts, tokenizer, max_length=self.max_length),
                 Words.of(targets, tokenizer.target, max_length=self.max_target_length),
-                tokenizer.eos_id,
+                tokenizer,
             )
         sources = tokenizer.encode_batch(texts, max_length=self.max_length, offsets=False)
         with _in_language_of_targets(tokenizer):
@@ -92,7 +92,7 @@ class SequenceToSequence:
         return [
             Example(
                 source,
-                target_ids=np.asarray(_ended(target.tolist(), prepared.end_id, self.max_target_length), np.int32),
+                target_ids=np.asarray(_ended(target.tolist(), prepared.tokenizer, self.max_target_length), np.int32),
             )
             for source, target in zip(sources, written, strict=True)
         ]
