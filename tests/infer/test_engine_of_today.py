@@ -15,6 +15,7 @@ from sensorium.config import (
     EncoderDecoderConfig,
     LanguageModelHeadConfig,
     Llama3Scaling,
+    RelativePositions,
     RotaryPositions,
     SinusoidalPositions,
     StackConfig,
@@ -25,7 +26,7 @@ from sensorium.infer.beam import beam_search
 from sensorium.infer.conditioned import Conditioned
 from sensorium.infer.decode import new_cache
 from sensorium.infer.engine import fast
-from sensorium.infer.fast_stack import FastStack, unsupported
+from sensorium.infer.fast_stack import FastStack
 from sensorium.infer.generate import generate
 from sensorium.infer.paged_memory import PagedMemory
 from sensorium.infer.quantise import agreement, smoothing
@@ -67,6 +68,21 @@ def marian(**changes: Any) -> Any:
     return spread(new_model(EncoderDecoderConfig(stem, StackConfig(**stack), stem, writes, 0, head), seed=0))
 
 
+def t5(**changes: Any) -> Any:
+    """A random T5: RMSNorm, relative positions, no biases, scores that are not scaled."""
+    stack: dict[str, Any] = {
+        "hidden_size": 64, "num_layers": 2, "num_heads": 4, "mlp_size": 96, "norm_place": "pre", "norm": "rms",
+        "final_norm": True, "activation": "relu", "biases": frozenset(), "attention_scale": 1.0,
+        "relative": RelativePositions(8, 40, 512), **changes,
+    }  # fmt: skip
+    stem = TokenStemConfig(VOCABULARY, stack["hidden_size"], None)
+    writes = StackConfig(**stack, mask="causal", memory_size=stack["hidden_size"])
+    model = new_model(
+        EncoderDecoderConfig(stem, StackConfig(**stack), stem, writes, 0, LanguageModelHeadConfig()), seed=0
+    )
+    return spread(model)
+
+
 def spread(model: Any) -> Any:
     """Weights far enough from zero that nothing is nearly linear, and norms and biases that matter."""
     generator = torch.Generator().manual_seed(1)
@@ -88,7 +104,10 @@ DECODERS = {
     "biases of queries": {"biases": frozenset({"qkv"})},
     "scaled angles": {"rotary": RotaryPositions(512, 500.0, Llama3Scaling(8.0, 1.0, 4.0, 64))},
     "after, with LayerNorm": {"norm_place": "post", "norm": "layer", "final_norm": False},
+    "a window": {"window": 37},
+    "a window of one page": {"window": 64, "num_kv_heads": 1},
     "for the matrix unit": {**WHOLE, "num_kv_heads": 2},
+    "a window, for the matrix unit": {**WHOLE, "num_kv_heads": 2, "window": 50},
 }
 
 
@@ -117,17 +136,20 @@ def test_a_decoder_writes_the_same_on_the_kernels(changes: dict[str, Any]) -> No
 
 
 TRANSLATORS = {
-    "as it comes": {},
-    "norms before": {"norm_place": "pre", "final_norm": True},
-    "for the matrix unit": WHOLE,
+    "as it comes": marian(),
+    "norms before": marian(norm_place="pre", final_norm=True),
+    "for the matrix unit": marian(**WHOLE),
+    "relative positions": t5(),
+    "relative positions, gated and scaled": t5(mlp="gated", activation="gelu_tanh", attention_scale=0.3),
+    "relative positions, for the matrix unit": t5(**WHOLE, own_head_size=64, attention_scale=0.1),
 }
 
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("changes", TRANSLATORS.values(), ids=TRANSLATORS)
-def test_the_kernels_agree_with_the_plain_stacks_of_an_encoder_decoder(changes: dict[str, Any], dtype: str) -> None:
-    model, sources = marian(**changes), Packed.from_sequences(SOURCES)
+@pytest.mark.parametrize("model", TRANSLATORS.values(), ids=TRANSLATORS)
+def test_the_kernels_agree_with_the_plain_stacks_of_an_encoder_decoder(model: Any, dtype: str) -> None:
+    sources = Packed.from_sequences(SOURCES)
     batch, faster = batch_of(4, 66, 2, 1, 3), fast(model, dtype)
     with torch.inference_mode():
         found, expected = faster(batch, faster.encode(sources)), model(batch, model.encode(sources))
@@ -137,16 +159,17 @@ def test_the_kernels_agree_with_the_plain_stacks_of_an_encoder_decoder(changes: 
 
 
 @needs_kernels
-@pytest.mark.parametrize("changes", TRANSLATORS.values(), ids=TRANSLATORS)
-def test_an_encoder_decoder_writes_the_same_on_the_kernels(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("model", TRANSLATORS.values(), ids=TRANSLATORS)
+def test_an_encoder_decoder_writes_the_same_on_the_kernels(model: Any) -> None:
     def written(model: Any) -> Any:
         greedy, beams = Conditioned(model, SOURCES), Conditioned(model, SOURCES)
         four = GenerationSettings(max_new_tokens=30, num_beams=4, eos_token_id=5)
         tokens = [[one.token_ids for one in answers] for answers in beam_search(beams, beams.prompts, four)]
         return generate(greedy, greedy.prompts, GenerationSettings(max_new_tokens=70, eos_token_id=5)), tokens
 
-    model = marian(**changes)
-    assert written(fast(model)) == written(model)
+    faster = fast(model)
+    assert isinstance(faster.decoder.stack, FastStack)
+    assert written(faster) == written(model)
 
 
 @needs_kernels
@@ -201,16 +224,6 @@ def test_a_memory_lets_go_of_sources_that_nobody_reads() -> None:
         conditioned.memory.select([3, 3, 1])
         assert conditioned.memory.lengths == (1, 70)
         assert torch.equal(model(batch_of(2, 2, 3), conditioned.memory), expected)
-
-
-@needs_kernels
-def test_the_kernels_refuse_a_window_and_run_it_on_torch() -> None:
-    model = llama(window=8)
-    assert unsupported(model.config.stack) == "the kernels have no window yet"
-    faster, batch = fast(model), batch_of(5, 40)
-    assert isinstance(faster.stack, TorchStack)
-    with torch.inference_mode():
-        assert distance(faster(batch), model(batch)) < 1e-5
 
 
 @needs_kernels

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sensorium import native
-from sensorium.config import NewerPart, StackConfig
+from sensorium.config import StackConfig
 from sensorium.errors import UsageError
 from sensorium.infer.cache import AnyCache, KeyValueCache, PagedCache
 from sensorium.infer.packing import CODES, Dtype, PackedLinear
@@ -21,14 +21,14 @@ from sensorium.infer.paged_memory import PagedMemory
 from sensorium.native.activations import activation
 from sensorium.nn.block import GatedMLP
 from sensorium.nn.memory import Memory
-from sensorium.nn.positions import rotation
+from sensorium.nn.positions import distance_buckets, rotation
 from sensorium.nn.stack import Stack
 from sensorium.packed import Layout
 
 MOST_HIDDEN = 1 << 14
 """As in ``tile.h``, which keeps a copy of one row on its stack."""
-LACKING: frozenset[NewerPart] = frozenset({"window", "relative positions"})
-"""Parts of a stack that the kernels for inference have not."""
+DISTANCES = 256
+"""Relative positions are worked out for so many more places at once."""
 
 
 class FastStack(nn.Module):
@@ -67,6 +67,8 @@ class FastStack(nn.Module):
             self._norm(stack.final_norm),
         )  # fmt: skip
         self._kept.append(layers)
+        self._relative = None if stack.relative is None else stack.relative.weight.detach().float()  # [buckets, H]
+        self._distances = torch.empty(config.num_heads, 0)
         memory = [] if config.memory_size is None else [config.memory_size]
         self.code = native.on_matrix_unit(
             CODES[dtype], config.hidden_size, config.mlp_size, config.qkv_sizes[0], *memory
@@ -107,12 +109,26 @@ class FastStack(nn.Module):
         batch = native.Batch(
             native.pointer(x), native.pointer(offsets), pages, *(map(native.pointer, angles or (None, None))),
             *((None, None, 0) if read is None else read.attended_by(layout.query_lengths)),
+            *self._added_by_distance(max(layout.key_lengths)),
         )  # fmt: skip
         self.library.sensorium_stack(
             self.code, ctypes.byref(self.struct), ctypes.byref(batch), len(layout.query_lengths),
             torch.get_num_threads(),
         )  # fmt: skip
         return x
+
+    def _added_by_distance(self, longest: int) -> tuple[int | None, int]:
+        """For ``native.Batch``: what distances add to scores, and how far they reach: beyond ``longest`` keys."""
+        relative = self.config.relative
+        if relative is None or self._relative is None:
+            return None, 0
+        reach = (self._distances.shape[1] + 1) // 2
+        if reach < longest:
+            reach = -(-longest // DISTANCES) * DISTANCES
+            before = torch.arange(reach - 1, -reach, -1)  # [2R - 1] places that a key stands before its query
+            buckets = distance_buckets(before, relative, both_ways=self.config.mask == "bidirectional")
+            self._distances = (self._relative[buckets].t() / self.config.scale).contiguous()  # [H, 2R - 1]
+        return native.pointer(self._distances), reach
 
 
 class FastVocabulary(nn.Module):
@@ -170,8 +186,6 @@ def unsupported(config: StackConfig) -> str | None:
     """Why the kernels can't run a stack of this shape; ``None``: they can."""
     if config.hidden_size > MOST_HIDDEN:
         return f"hidden_size is {config.hidden_size:,}, and the kernels go up to {MOST_HIDDEN:,}"
-    if lacking := [part for part in config.newer_parts if part in LACKING]:
-        return f"the kernels have no {lacking[0]} yet"
     if (config.memory_size or 0) % 4 or config.hidden_size % 4 or config.mlp_size % 4 or config.head_size % 2:
         return "the sizes of vectors and of the MLP must be multiples of 4, and the head size even"
     return None

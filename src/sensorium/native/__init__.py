@@ -70,7 +70,7 @@ class Activation(Structure):
     ]  # fmt: skip
 
 
-STACK_SIZES = ("hidden", "heads", "kv_heads", "head", "mlp", "layers", "pre_norm", "causal")
+STACK_SIZES = ("hidden", "heads", "kv_heads", "head", "mlp", "layers", "pre_norm", "causal", "window")
 
 
 class Stack(Structure):
@@ -106,7 +106,8 @@ class Batch(Structure):
 
     _fields_ = [
         ("x", c_void_p), ("offsets", c_void_p), ("cache", POINTER(Cache)), ("cosines", c_void_p), ("sines", c_void_p),
-        ("memory", POINTER(Cache)), ("readers", c_void_p), ("sources", c_int64),
+        ("memory", POINTER(Cache)), ("readers", c_void_p), ("sources", c_int64), ("distances", c_void_p),
+        ("reach", c_int64),
     ]  # fmt: skip
 
 
@@ -176,7 +177,7 @@ def stack_sizes(config: Any) -> tuple[int, ...]:
     """``STACK_SIZES`` of a ``StackConfig``."""
     return (
         config.hidden_size, config.num_heads, config.kv_heads, config.head_size, config.mlp_size, config.num_layers,
-        config.norm_place == "pre", config.mask == "causal",
+        config.norm_place == "pre", config.mask == "causal", config.window or 0,
     )  # fmt: skip
 
 

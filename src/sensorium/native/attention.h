@@ -121,6 +121,15 @@ struct Head {
     size_t stride, output_stride, count, size, keys, visible;
     bool causal;
     float scale;
+    const float* bias = nullptr;  // bias[key - query's place] is added to scores that are yet to be scaled; null: nothing
+    size_t window = 0;            // keys that a query sees, its own the last; 0: all of them
+    size_t place = 0, step = 1;   // of the first query among the keys, and from row to row: 0 where rows are heads
+
+    size_t seen(size_t row) const { return causal ? visible + row : keys; }
+    size_t first(size_t row) const {  // of the keys that a query sees
+        const size_t end = place + row * step + 1;
+        return window && end > window ? end - window : 0;
+    }
 };
 
 // Every weight stays as it is: no dropout.
@@ -128,12 +137,13 @@ struct Stays {
     Floats operator()(size_t, size_t, Floats weight) const { return weight; }
 };
 
-// Queries that are taken together, and the float32 of scratch that `attend` needs for so many keys.
+// Queries that are taken together, and the float32 of scratch that `attend` needs for so many keys: scores, weights, and
+// what the last weights' vector writes behind them.
 template <class Dtype>
 constexpr size_t QUERIES = Dtype::AMX ? 2 * EDGE : size_t(ROWS);
 template <class Dtype>
 inline size_t attention_scratch(size_t keys) {
-    return 2 * QUERIES<Dtype> * round_up(keys, PAGE);
+    return 2 * QUERIES<Dtype> * round_up(keys, PAGE) + WIDTH;
 }
 
 // The weights of a query that sees `seen` keys, not yet divided by their sum; `most` numbers are written, zeros behind
@@ -159,6 +169,23 @@ inline float soften(const float* scores, float scale, size_t seen, size_t most, 
     return 1.0f / sum(total);
 }
 
+// The weights of a query, as `soften` gives them: `most` numbers from key `begin` on, of which those it does not see are 0.
+template <int EXACT, class Number, class Drop>
+inline float weigh(const Head<Number>& head, size_t row, size_t begin, size_t most, float* scores, Number* weights,
+                   const Drop& drop) {
+    const size_t seen = head.seen(row), first = head.first(row);
+    if (head.bias) {
+        const float* bias = head.bias - (head.place + row * head.step);
+        for (size_t i = first; i < seen; i += WIDTH) {
+            const __mmask16 lanes = first_lanes(seen - i);
+            store(scores + i, load(scores + i, lanes) + load(bias + i, lanes), lanes);
+        }
+    }
+    std::fill(weights + begin, weights + first, Number());
+    return soften<EXACT>(scores + first, head.scale * 1.44269504f, seen - first, most - first, weights + first,
+                         [&](size_t key, Floats weight) { return drop(row, first + key, weight); });
+}
+
 // By tiles, for heads that are whole ones. Queries are read up to a whole number of tiles.
 template <class Dtype, class Drop>
 inline void attend_by_tiles(const Head<typename Dtype::Number>& head, const Page* pages, float* scratch, const Drop& drop) {
@@ -166,17 +193,16 @@ inline void attend_by_tiles(const Head<typename Dtype::Number>& head, const Page
     const size_t places = round_up(head.keys, PAGE), units = head.size / Dtype::PER_UNIT;
     auto* weights = reinterpret_cast<Number*>(scratch + QUERIES<Dtype> * places);
     const auto* queries = reinterpret_cast<const uint32_t*>(head.queries);
-    const float scale = head.scale * 1.44269504f;
     // A tile has sixteen rows whatever is in them: where there is one query, all are that one, and nothing else is read.
     const size_t query_stride = head.count == 1 ? 0 : head.stride / Dtype::PER_UNIT;
     const size_t weight_stride = head.count == 1 ? 0 : places / Dtype::PER_UNIT;
     alignas(64) float output[QUERIES<Dtype>][2 * EDGE];
     for (size_t row = 0; row < head.count; row += QUERIES<Dtype>) {
         const size_t have = std::min(QUERIES<Dtype>, head.count - row);
-        const size_t most = head.causal ? head.visible + row + have - 1 : head.keys;  // keys that the last row sees
+        const size_t most = head.seen(row + have - 1), begin = head.first(row) / PAGE * PAGE;  // keys that some row sees
         with_constant<2>(have > EDGE ? 2 : 1, [&](auto tiles) {
             constexpr int R = decltype(tiles)::value;
-            for (size_t first = 0; first < most; first += PAGE) {
+            for (size_t first = begin; first < most; first += PAGE) {
                 const Page& page = pages[first / PAGE];
                 for (size_t c = 0; c < std::min(PAGE, most - first); c += 2 * EDGE) {
                     with_constant<2>(most - first - c > EDGE ? 2 : 1, [&](auto columns) {
@@ -188,15 +214,13 @@ inline void attend_by_tiles(const Head<typename Dtype::Number>& head, const Page
                 }
             }
             float inverse[QUERIES<Dtype>];
-            for (size_t r = 0; r < have; ++r) {
-                const size_t seen = head.causal ? head.visible + row + r : head.keys;
-                inverse[r] = soften<5>(scratch + r * places, scale, seen, round_up(most, 2 * EDGE), weights + r * places,
-                                       [&](size_t key, Floats weight) { return drop(row + r, key, weight); });
-            }
+            for (size_t r = 0; r < have; ++r)
+                inverse[r] = weigh<5>(head, row + r, begin, round_up(most, 2 * EDGE), scratch + r * places,
+                                      weights + r * places, drop);
             for (size_t first = 0; first < head.size; first += 2 * EDGE) {
                 using Sums = amx::Sums<Dtype, R, 2>;
                 Sums::clear();
-                for (size_t key = 0; key < most; key += PAGE) {
+                for (size_t key = begin; key < most; key += PAGE) {
                     const size_t steps = round_up(std::min(PAGE, most - key), 2 * EDGE) / Dtype::PER_UNIT;
                     Sums::add(reinterpret_cast<const uint32_t*>(weights + key), weight_stride,
                               pages[key / PAGE].values + first, head.size, steps);
@@ -223,12 +247,11 @@ inline void attend(const Head<typename Dtype::Number>& head, const Page* pages, 
     auto* weights = reinterpret_cast<Number*>(scratch + QUERIES<Dtype> * places);
     const auto* queries = reinterpret_cast<const uint32_t*>(head.queries);
     const size_t query_stride = head.stride / Dtype::PER_UNIT, weight_stride = places / Dtype::PER_UNIT;
-    const float scale = head.scale * 1.44269504f;
     for (size_t row = 0; row < head.count; row += ROWS) {
         with_constant<ROWS>(int(std::min(size_t(ROWS), head.count - row)), [&](auto block) {
             constexpr int R = decltype(block)::value;
-            const size_t most = head.causal ? head.visible + row + R - 1 : head.keys;  // keys that the last row sees
-            for (size_t first = 0; first < most; first += PAGE) {
+            const size_t most = head.seen(row + R - 1), begin = head.first(row) / PAGE * PAGE;  // keys that some row sees
+            for (size_t first = begin; first < most; first += PAGE) {
                 const Page& page = pages[first / PAGE];
                 with_constant<PAGE / WIDTH>(int((std::min(PAGE, most - first) + WIDTH - 1) / WIDTH), [&](auto vectors) {
                     constexpr int C = decltype(vectors)::value;
@@ -240,17 +263,15 @@ inline void attend(const Head<typename Dtype::Number>& head, const Page* pages, 
                 });
             }
             float inverse[R];
-            for (int r = 0; r < R; ++r) {
-                const size_t seen = head.causal ? head.visible + row + r : head.keys;
-                inverse[r] = soften<EXACT>(scratch + r * places, scale, seen, round_up(most, WIDTH), weights + r * places,
-                                           [&](size_t key, Floats weight) { return drop(row + r, key, weight); });
-            }
+            for (int r = 0; r < R; ++r)
+                inverse[r] = weigh<EXACT>(head, row + r, begin, round_up(most, WIDTH), scratch + r * places,
+                                          weights + r * places, drop);
             for (size_t first = 0; first < head.size; first += PANEL) {
                 const size_t width = std::min(PANEL, head.size - first);
                 with_constant<PANEL / WIDTH>(int((width + WIDTH - 1) / WIDTH), [&](auto vectors) {
                     constexpr int C = decltype(vectors)::value;
                     __m512 sums[R][C] = {};
-                    for (size_t key = 0; key < most; key += PAGE) {
+                    for (size_t key = begin; key < most; key += PAGE) {
                         const size_t steps = (std::min(PAGE, most - key) + Dtype::PER_UNIT - 1) / Dtype::PER_UNIT;
                         add_dots<Dtype, R, C>(reinterpret_cast<const uint32_t*>(weights + key), weight_stride, 1,
                                               pages[key / PAGE].values + first, row_size, steps, sums);

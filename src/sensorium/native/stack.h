@@ -36,6 +36,7 @@ struct Layer {
 
 struct Stack {
     int64_t hidden, heads, kv_heads, head, mlp, layers, pre_norm, causal;
+    int64_t window;  // tokens that a causal stack's queries see, their own the last; 0: all before them
     float scale, epsilon;
     Activation activation;
     const Layer* layer;

@@ -24,6 +24,8 @@ struct Batch {
     const Cache* memory;          // null: none; what another stack made of some sources, a row of pages for each
     const int64_t* readers;       // [sources + 1] the tokens that read each source
     int64_t sources;
+    const float* distances;       // [heads, 2 · reach - 1] what is added to scores of keys 1 - reach places away from their
+    int64_t reach;                // query to reach - 1 behind it, before they are scaled; null: nothing
 };
 
 template <class Dtype>
@@ -219,14 +221,15 @@ class Tile {
             keep(sequence(first_ + i / kv_heads_), i % kv_heads_, l, layer, own);
         });
         team.meet();
-        if (rows_ == sequences) {
+        if (rows_ == sequences && !(batch_.distances && shared_by > 1)) {
             each(team, sequences * kv_heads_, [&](size_t i) {
                 const Sequence q = sequence(first_ + i / kv_heads_);
                 const size_t kv = i % kv_heads_, h = kv * shared_by, keys = q.before + 1;
                 for (size_t k = h; k < h + shared_by; ++k) turn(query(q.row, k), q.row, 1, l.query_norm);
                 const Page* pages = kept(*batch_.cache, q.number, kv, kv_heads_, keys, layer, own);
                 const Head<Number> head = {query(q.row, h), attended_ + q.row * width_ + h * head_, head_, head_,
-                                           shared_by, head_, keys, keys, false, s_.scale};
+                                           shared_by, head_, keys, keys, false, s_.scale, distances(h),
+                                           size_t(s_.window), q.before, 0};
                 attend<Middle>(head, pages, scratch_);
             });
         } else {
@@ -258,8 +261,15 @@ class Tile {
     void attend_head(const Sequence& q, size_t h, const Layer& l, const Page* pages) {
         turn(query(q.row, h), q.row, q.count, l.query_norm);
         const Head<Number> head = {query(q.row, h), attended_ + q.row * width_ + h * head_, stride_, width_, q.count,
-                                   head_, q.before + q.count, q.before + 1, s_.causal != 0, s_.scale};
+                                   head_, q.before + q.count, q.before + 1, s_.causal != 0, s_.scale, distances(h),
+                                   size_t(s_.window), q.before};
         attend<Middle>(head, pages, scratch_);
+    }
+
+    // What the distance of a key adds to a head's scores, at distance 0.
+    const float* distances(size_t h) const {
+        const size_t reach = size_t(batch_.reach);
+        return batch_.distances ? batch_.distances + h * (2 * reach - 1) + reach - 1 : nullptr;
     }
 
     // Room of a thread for pages and what `attend` needs; the pages' numbers lie behind them.
