@@ -11,7 +11,7 @@ from typing import Any
 
 import sensorium
 from sensorium.data.records import read_records
-from sensorium.errors import CheckpointError
+from sensorium.errors import CheckpointError, TrainingError
 from sensorium.evaluate import Comparison, Evaluation, TrainingEvidence, TrainingSource, write_evidence
 from sensorium.storage import read_object, write_json
 from sensorium.train.loop import Outcome
@@ -37,7 +37,10 @@ class Trained:
 
 
 def train(tables: dict[str, Any], *, start: Trained | None = None, quiet: bool) -> Trained:
-    """Train as a recipe says, unless the same was done before. ``start``: the run whose model it begins with."""
+    """Train as a recipe says, unless the same was done before. ``start``: the run whose model it begins with.
+
+    Raises ``TrainingError`` when it was interrupted.
+    """
     recipe = check_recipe(tables, where="demo")
     output = Path(recipe.train.output)
     note = output.with_name(output.name + ".training") / MADE
@@ -48,8 +51,9 @@ def train(tables: dict[str, Any], *, start: Trained | None = None, quiet: bool) 
         return Trained(output, Outcome(position, True, log), recipe.model_dump(), made_by, kept=True)
     note.unlink(missing_ok=True)
     outcome = run_recipe(recipe, quiet=quiet)
-    if outcome.finished:
-        write_json(note, {"made_by": made_by, "position": asdict(outcome.position)})
+    if not outcome.finished:
+        raise TrainingError(f"{output}: training was interrupted; run the demo again: what was trained before is kept")
+    write_json(note, {"made_by": made_by, "position": asdict(outcome.position)})
     return Trained(output, outcome, recipe.model_dump(), made_by, kept=False)
 
 

@@ -18,7 +18,7 @@ from sensorium.storage import write_text
 from sensorium.tasks import pipeline
 from sensorium.text.documents import SUFFIXES, Document, open_document, parse_document
 
-READ = 64
+READ = 96
 """Tokens the models read at once; what is longer is read in parts."""
 SHOWN = 4
 """Held-out texts whose answers are shown."""
@@ -68,37 +68,19 @@ def own_document(path: Path) -> Own:
 
 def translator(say: Chapters, pairs: Pairs, output: Path, sizes: Sizes, quiet: bool) -> Writer:
     """English → Chinese, learnt from strings of an interface."""
-    found = train(
-        _tables(
-            output / "translator",
-            pairs,
-            sizes,
-            steps=sizes.translator_steps,
-            vocabulary_size=4000,
-            most=60,
-            dropout=0.2,
-        )
-        | {"data": {**_data(pairs), "source_language": "en", "target_language": "zh"}},
-        quiet=quiet,
-    )
+    tables = _tables(output / "translator", pairs, sizes, vocabulary_size=4000, most=60)
+    tables["data"] |= {"source_language": "en", "target_language": "zh"}
+    tables["train"] |= {"steps": sizes.translator_steps, "dropout": 0.2}
+    found = train(tables, quiet=quiet)
     call = pipeline("translation_en_to_zh", found.folder, num_beams=4, max_new_tokens=60)
     return _measured(say, "translation", call, pairs, found)
 
 
 def summariser(say: Chapters, pairs: Pairs, output: Path, sizes: Sizes, quiet: bool) -> Writer:
     """An introduction → a line that says what it is about."""
-    found = train(
-        _tables(
-            output / "summariser",
-            pairs,
-            sizes,
-            steps=sizes.summariser_steps,
-            vocabulary_size=6000,
-            most=32,
-            dropout=0.1,
-        ),
-        quiet=quiet,
-    )
+    tables = _tables(output / "summariser", pairs, sizes, vocabulary_size=6000, most=32)
+    tables["train"] |= {"steps": sizes.summariser_steps, "dropout": 0.1}
+    found = train(tables, quiet=quiet)
     call = pipeline("summarization", found.folder, num_beams=4, max_new_tokens=32)
     return _measured(say, "summarization", call, pairs, found)
 
@@ -126,29 +108,23 @@ def converse(say: Chapters, ask: Callable[[str], str], writers: list[Writer], ou
 # --- details ---------------------------------------------------------------------------------------------------------
 
 
-def _tables(
-    output: Path, pairs: Pairs, sizes: Sizes, *, steps: int, vocabulary_size: int, most: int, dropout: float
-) -> dict[str, Any]:
-    """Small sizes, and a rate that a short training can bear."""
-    heads = max(1, sizes.writer_hidden_size // 64)
+def _tables(output: Path, pairs: Pairs, sizes: Sizes, *, vocabulary_size: int, most: int) -> dict[str, Any]:
+    """Small sizes, and a rate that a short training can bear; ``most`` tokens are written."""
     return {
         "model": {
-            "family": "marian", "hidden_size": sizes.writer_hidden_size, "num_layers": 3, "num_heads": heads,
-            "mlp_size": 2 * sizes.writer_hidden_size, "max_length": READ,
+            "family": "marian", "hidden_size": sizes.writer_hidden_size, "num_layers": 3,
+            "num_heads": max(1, sizes.writer_hidden_size // 64), "mlp_size": 2 * sizes.writer_hidden_size,
+            "max_length": READ,
         },
         "tokenizer": {"train": "bpe", "vocabulary_size": min(vocabulary_size, sizes.vocabulary_size)},
-        "data": _data(pairs),
+        "data": {"train": str(pairs.train), "validation_share": 0.03},
         "objective": {"kind": "seq2seq", "max_length": READ, "max_target_length": most, "label_smoothing": 0.1},
         "train": {
-            "output": str(output), "epochs": 100, "steps": steps, "batch_tokens": 2048, "learning_rate": 1e-3,
-            "weight_decay": 0.01, "schedule": "linear", "warmup": 0.06, "dropout": dropout, "attention_dropout": 0.0,
-            "average_from": 0.8, "validate_every": max(1, steps // 3), "checkpoint_every": steps,
+            "output": str(output), "epochs": 100, "batch_tokens": 2048, "learning_rate": 1e-3, "weight_decay": 0.01,
+            "schedule": "linear", "warmup": 0.06, "attention_dropout": 0.0, "average_from": 0.8,
+            "validate_every": 100, "checkpoint_every": 10_000,
         },
     }  # fmt: skip
-
-
-def _data(pairs: Pairs) -> dict[str, Any]:
-    return {"train": str(pairs.train), "validation_share": 0.03}
 
 
 def _measured(
@@ -157,7 +133,7 @@ def _measured(
     """Say what training came to, measure on held-out texts, show the first of them."""
     say.trained(run)
     test = read_records(pairs.test)
-    answers = [answer[call.key] for answer in call([record["text"] for record in test], truncation=True)]
+    answers = [answer[call.key] for answer in call([record["text"] for record in test])]
     evaluation = evaluate_generation(
         lambda texts: answers, test, task=task, train=read_records(pairs.train), model=run.folder.name,
         dataset=pairs.test.name,
