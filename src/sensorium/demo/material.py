@@ -35,6 +35,8 @@ LICENCES = {
 
 RARE = 300
 """Topics with fewer articles are left out."""
+STRING = 100
+"""Characters of a string: the longer ones explain, which is more than a minute can teach."""
 BEGINNING = 350
 """Characters of the beginning of an article, which a small model reads at once."""
 
@@ -109,7 +111,9 @@ def gather(folder: Path, sizes: Sizes) -> Material:
 
 def strings(folder: Path, sizes: Sizes) -> Pairs:
     """English strings of an interface, with the Chinese ones. Raises ``UsageError`` where they are not installed."""
-    train, test = jupyter_strings("zh/train"), jupyter_strings("zh/test")
+    train, test = (
+        [pair for pair in jupyter_strings(f"zh/{side}") if len(pair["text"]) <= STRING] for side in ("train", "test")
+    )
     return _pairs(folder, "strings", _spread(train, sizes.strings), _spread(test, sizes.written))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from sensorium.errors import SensoriumError
 from sensorium.evaluate import Evaluation, evaluate_generation
 from sensorium.storage import write_text
 from sensorium.tasks import pipeline
+from sensorium.tasks.text2text_generation import TruncatedWarning
 from sensorium.text.documents import SUFFIXES, Document, open_document, parse_document
 
 READ = 96
@@ -88,10 +90,10 @@ def summariser(say: Chapters, pairs: Pairs, output: Path, sizes: Sizes, quiet: b
 def tell(say: Chapters, own: Own, writers: list[Writer], output: Path) -> None:
     """What the models make of the reader's own text; of a file, the answers are written to files as well."""
     for writer in writers:
-        if writer.task == "translation":
-            _translate(say, own, writer, output)
-        else:
-            _summarise(say, own, writer, output)
+        try:
+            (_translate if writer.task == "translation" else _summarise)(say, own, writer, output)
+        except SensoriumError as error:  # a text without words, say: no reason to end a demo of minutes
+            say.line(str(error))
 
 
 def converse(say: Chapters, ask: Callable[[str], str], writers: list[Writer], output: Path) -> None:
@@ -100,9 +102,11 @@ def converse(say: Chapters, ask: Callable[[str], str], writers: list[Writer], ou
         path = Path(answer).expanduser()
         is_file = path.suffix.lower() in SUFFIXES and len(answer) < WIDTH and path.is_file()
         try:
-            tell(say, own_document(path) if is_file else own_text(answer), writers, output)
+            own = own_document(path) if is_file else own_text(answer)
         except SensoriumError as error:
             say.line(str(error))
+        else:
+            tell(say, own, writers, output)
 
 
 # --- details ---------------------------------------------------------------------------------------------------------
@@ -133,13 +137,16 @@ def _measured(
     """Say what training came to, measure on held-out texts, show the first of them."""
     say.trained(run)
     test = read_records(pairs.test)
-    answers = [answer[call.key] for answer in call([record["text"] for record in test])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncatedWarning)  # of the longest texts the beginning is enough here
+        answers = [answer[call.key] for answer in call([record["text"] for record in test], truncation=True)]
     evaluation = evaluate_generation(
         lambda texts: answers, test, task=task, train=read_records(pairs.train), model=run.folder.name,
         dataset=pairs.test.name,
     )  # fmt: skip
     say.measured(evaluation)
-    for record, answer in list(zip(test, answers, strict=True))[:SHOWN]:
+    step = max(1, len(test) // SHOWN)
+    for record, answer in list(zip(test, answers, strict=True))[step // 2 :: step]:
         say.line(f"held out: {_short(record['text'])}  →  {answer}  (a person wrote: {record['target']})")
     write_run_evidence(run, evaluation)
     return Writer(task, call, pairs, run, evaluation)
