@@ -156,8 +156,8 @@ class _Layer:
             setattr(forward, name, native.Linear(native.pointer(panels), bias, None, None, None, inputs, outputs))
             backward.linear[number] = native.Linear(native.pointer(transposed), None, None, None, None, outputs, inputs)
         norms = vectors[: -len(self.weights)]
-        for name, weight, bias in zip(native.NORMS, norms[::2], norms[1::2], strict=False):
-            setattr(forward, name, native.Norm(weight, bias))
+        for name, *norm in zip(native.NORMS, norms[::2], norms[1::2], strict=False):
+            setattr(forward, name, native.Norm(*norm))
 
 
 def _panels(outputs: int, inputs: int, dtype: torch.dtype) -> Tensor:
