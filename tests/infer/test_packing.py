@@ -38,8 +38,8 @@ def rounded(weight: Tensor, dtype: Dtype) -> Tensor:
     if dtype == "int8_weight_only":
         numbers, scale = round_to_int8(weight)
         return numbers * scale[:, None]
-    numbers, scale = round_to_int4(weight)
-    weights = (numbers * scale[..., None]).flatten(1)[:, : weight.shape[1]]
+    numbers, scale, middle = round_to_int4(weight)
+    weights = (numbers * scale[..., None] + middle[..., None]).flatten(1)[:, : weight.shape[1]].contiguous()
     if native.on_matrix_unit(native.INT4_WEIGHTS, weight.shape[1]) == native.INT4_WEIGHTS:
         return weights
     # The matrix unit takes them as bfloat16: the nearest, and of two equally near the one further from zero.
@@ -132,7 +132,7 @@ def test_a_random_model_keeps_its_vectors(dtype: str, least: float) -> None:
     assert found.same_token > 0.5
 
 
-@pytest.mark.parametrize(("dtype", "bits"), [("int8_weight_only", 8.1), ("int4_weight_only", 4.5)])
+@pytest.mark.parametrize(("dtype", "bits"), [("int8_weight_only", 8.1), ("int4_weight_only", 5.0)])
 def test_packed_weights_take_as_few_bytes_as_they_say(dtype: Dtype, bits: float) -> None:
     panels = PackedLinear(normal(640, 1024), None, dtype).panels
     assert 8 * panels.numel() * panels.element_size() <= bits * 640 * 1024
@@ -145,12 +145,12 @@ def test_four_bits_are_never_further_than_a_step_of_the_largest_weight(
     outputs: int, inputs: int, seed: int, size: float
 ) -> None:
     weight = size * normal(outputs, inputs, seed=seed)
-    numbers, scale = round_to_int4(weight)
+    numbers, scale, middle = round_to_int4(weight)
     assert ((numbers >= -8) & (numbers <= 7) & (numbers == numbers.round())).all()
-    assert torch.equal(scale, scale.bfloat16().float())
+    assert all(torch.equal(part, part.bfloat16().float()) for part in (scale, middle))
     padded = torch.nn.functional.pad(weight, (0, -inputs % GROUP)).view(outputs, -1, GROUP)
     most = padded.abs().amax(dim=-1)
-    root_mean_square = (numbers * scale[..., None] - padded).square().mean(dim=-1).sqrt()
+    root_mean_square = (numbers * scale[..., None] + middle[..., None] - padded).square().mean(dim=-1).sqrt()
     assert (root_mean_square <= most / 8 * 1.01).all()
 
 
@@ -158,6 +158,16 @@ def test_four_bits_are_never_further_than_a_step_of_the_largest_weight(
 def test_rounding_moves_normal_weights_little(dtype: Dtype, most: float) -> None:
     weight = normal(256, 768)
     assert (rounded(weight, dtype) - weight).norm() / weight.norm() < most
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1"])
+def test_four_bits_of_a_gguf_file_come_out_as_they_were(kind: str) -> None:
+    gguf = pytest.importorskip("gguf")
+    name = gguf.GGMLQuantizationType[kind]
+    blocks = gguf.quants.quantize(normal(64, 256).numpy(), name)
+    weight = torch.from_numpy(gguf.quants.dequantize(blocks, name))
+    # What is left is the rounding of scales to bf16: a twentieth of what four bits cost normal weights.
+    assert (rounded(weight, "int4_weight_only") - weight).norm() / weight.norm() < 4e-3
 
 
 @pytest.mark.parametrize("dtype", WEIGHT_ONLY)

@@ -21,7 +21,7 @@ CODES: dict[Dtype, int] = {
 NUMBERS: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 
 GROUP = 32
-"""Inputs that share a scale in an output's 4-bit weights."""
+"""Inputs that share a scale and a middle in an output's 4-bit weights."""
 SHRUNK = (1.0, 0.95, 0.9, 0.85, 0.8)
 """Scales that are tried for a group: the largest weight may be cut off where that brings the others nearer."""
 AT_ONCE = 64 * PANEL
@@ -33,8 +33,8 @@ class PackedLinear:
 
     int8: one scale an output, from its largest weight; each row of activations gets its own scale when it is read.
     ``smooth`` [K] moves range from activations, which are divided by it, to weights, which it multiplies.
-    int8_weight_only: the same weights, unsmoothed; activations stay bf16. int4_weight_only: a scale for every 32 of
-    an output's weights.
+    int8_weight_only: the same weights, unsmoothed; activations stay bf16. int4_weight_only: a scale and a middle for
+    every 32 of an output's weights.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: Dtype, *, smooth: Tensor | None = None) -> None:
@@ -64,25 +64,38 @@ def round_to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scale[:, None]).round(), scale
 
 
-def round_to_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """[N, K] → whole numbers from -8 to 7 [N, G, 32] and their scales [N, G], bf16 numbers in float32.
+def round_to_int4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[N, K] → whole numbers n from -8 to 7 [N, G, 32]; scales s and middles m [N, G], bf16 numbers in float32.
 
-    The weight that is furthest from zero becomes -8, so a scale may be negative and all sixteen numbers are used. Of
-    that scale and some smaller ones, the one with the least squared error is taken. Weights beyond K are zeros.
+    A weight is n · s + m. Two kinds of steps are tried, each with several scales, and those with the least squared
+    error taken: around zero, where the weight that is furthest from it becomes -8; and from the least weight to the
+    largest. So blocks of a GGUF file in four bits come out as they were. Weights beyond K are zeros.
     """
     groups = torch.nn.functional.pad(weight, (0, -weight.shape[1] % GROUP)).view(len(weight), -1, GROUP)
     furthest = groups.gather(-1, groups.abs().argmax(dim=-1, keepdim=True))  # [N, G, 1]
-    best, least = torch.empty_like(furthest), torch.full_like(furthest, torch.inf)
+    least, largest = groups.amin(dim=-1, keepdim=True), groups.amax(dim=-1, keepdim=True)
+    scale, middle = torch.ones_like(furthest), torch.zeros_like(furthest)
+    error = torch.full_like(furthest, torch.inf)
     for shrunk in SHRUNK:
-        scale = (furthest * (-shrunk / 8)).bfloat16().float()
-        scale = torch.where(scale == 0, 1.0, scale)
-        error = (_to_steps(groups, scale) * scale - groups).square_().sum(dim=-1, keepdim=True)
-        best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
-    return _to_steps(groups, best), best[..., 0]
+        around_zero = _nonzero(furthest * (-shrunk / 8))
+        between = _nonzero((largest - least) * (shrunk / 15))
+        for step, centre in ((around_zero, torch.zeros_like(furthest)), (between, (least + largest + between) / 2)):
+            centre = centre.bfloat16().float()
+            found = (_to_steps(groups, step, centre) * step + centre - groups).square_().sum(dim=-1, keepdim=True)
+            better = found < error
+            scale, middle = torch.where(better, step, scale), torch.where(better, centre, middle)
+            error = torch.minimum(error, found)
+    return _to_steps(groups, scale, middle), scale[..., 0], middle[..., 0]
 
 
-def _to_steps(groups: Tensor, scale: Tensor) -> Tensor:
-    return (groups / scale).round_().clamp_(-8, 7)
+def _nonzero(scale: Tensor) -> Tensor:
+    """As bf16 holds it; 1 where it is zero."""
+    scale = scale.bfloat16().float()
+    return torch.where(scale == 0, 1.0, scale)
+
+
+def _to_steps(groups: Tensor, scale: Tensor, middle: Tensor) -> Tensor:
+    return ((groups - middle) / scale).round_().clamp_(-8, 7)
 
 
 def _int8_panels(weight: Tensor) -> Tensor:
@@ -93,13 +106,16 @@ def _int8_panels(weight: Tensor) -> Tensor:
 
 
 def _int4_panels(weight: Tensor) -> Tensor:
-    """[N, K] → [P, G, bytes]: octets of inputs by 64 columns, then the columns' scales."""
-    numbers, scale = round_to_int4(weight)
+    """[N, K] → [P, G, bytes]: octets of inputs by 64 columns, then the columns' scales, then their middles."""
+    numbers, scale, middle = round_to_int4(weight)
     octets = _whole_panels((numbers + 8).to(torch.uint8)).view(-1, PANEL, numbers.shape[1], GROUP // 8, 8)
     octets = octets.permute(0, 2, 3, 1, 4)  # [P, G, 4, 64, 8]
     low, high = octets[..., [0, 4, 1, 5]], octets[..., [2, 6, 3, 7]]
-    scales = _whole_panels(scale.bfloat16()).view(-1, PANEL, scale.shape[1]).transpose(1, 2).contiguous()  # [P, G, 64]
-    return torch.cat([(low | high << 4).flatten(2), scales.view(torch.uint8)], dim=2)
+    factors = [
+        _whole_panels(part.bfloat16()).view(-1, PANEL, part.shape[1]).transpose(1, 2).contiguous().view(torch.uint8)
+        for part in (scale, middle)
+    ]  # [P, G, 128] each
+    return torch.cat([(low | high << 4).flatten(2), *factors], dim=2)
 
 
 def _by_steps(weight: Tensor, per_step: int) -> Tensor:

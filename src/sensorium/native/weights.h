@@ -5,7 +5,7 @@
 
 #include "stack.h"
 
-constexpr size_t GROUP = 32;         // inputs that share a scale in a column of 4-bit weights
+constexpr size_t GROUP = 32;         // inputs that share a scale and a middle in a column of 4-bit weights
 constexpr size_t BYTES_AHEAD = 8192;  // that weights are fetched ahead
 
 struct Int8Weights : Bfloat16 {};
@@ -74,12 +74,12 @@ struct Weights<Int8Weights> {
     }
 };
 
-// Groups of 32 inputs: [4 octets of inputs][64 columns] units, then a bfloat16 scale for each column. A unit's lower half
-// holds inputs 0, 2, 4 and 6, from its lowest bits up, its upper half 1, 3, 5 and 7: what is looked up for a shifted vector
-// of halves are bfloat16 pairs as they are multiplied. A number n stands for n - 8.
+// Groups of 32 inputs: [4 octets of inputs][64 columns] units, then for each column a bfloat16 scale, and a bfloat16 middle. A
+// unit's lower half holds inputs 0, 2, 4 and 6, from its lowest bits up, its upper half 1, 3, 5 and 7: what is looked up for
+// a shifted vector of halves are bfloat16 pairs as they are multiplied. A number n stands for (n - 8) · scale + middle.
 template <>
 struct Weights<Int4Weights> {
-    static constexpr size_t OCTETS = GROUP / 8, GROUP_UNITS = OCTETS * PANEL + PANEL / 2;
+    static constexpr size_t OCTETS = GROUP / 8, GROUP_UNITS = OCTETS * PANEL + PANEL;
 
     static size_t units(size_t inputs) { return (inputs + GROUP - 1) / GROUP * GROUP_UNITS; }
 
@@ -90,18 +90,20 @@ struct Weights<Int4Weights> {
         for (size_t group = 0; group < inputs; group += GROUP, panel += GROUP_UNITS) {
             const size_t rest = std::min(GROUP, inputs - group);
             const uint32_t* units = rows + group / 2;
-            __m512 parts[R][C] = {};
+            __m512 parts[R][C] = {}, totals[R] = {};  // totals: of the rows' inputs, in every lane
             size_t octet = 0;
-            for (; octet < rest / 8; ++octet) add_octet<4>(units + octet * 4, stride, panel + octet * PANEL, values, parts);
-            if (rest % 8) add_octet<2>(units + octet * 4, stride, panel + octet * PANEL, values, parts);  // half of one
+            for (; octet < rest / 8; ++octet)
+                add_octet<4>(units + octet * 4, stride, panel + octet * PANEL, values, parts, totals);
+            if (rest % 8) add_octet<2>(units + octet * 4, stride, panel + octet * PANEL, values, parts, totals);  // half of one
             const auto* scale = reinterpret_cast<const bfloat16*>(panel + OCTETS * PANEL);
-            fetch_ahead(scale);
-            fetch_ahead(scale + PANEL / 2);
+#pragma GCC unroll 4
+            for (int line = 0; line < 4; ++line) fetch_ahead(scale + line * 2 * WIDTH);
 #pragma GCC unroll 4
             for (int c = 0; c < C; ++c) {
-                const Floats factor = load(scale + c * WIDTH);
+                const Floats factor = load(scale + c * WIDTH), middle = load(scale + PANEL + c * WIDTH);
 #pragma GCC unroll 6
-                for (int r = 0; r < R; ++r) sums[r][c] = _mm512_fmadd_ps(parts[r][c], factor, sums[r][c]);
+                for (int r = 0; r < R; ++r)
+                    sums[r][c] = _mm512_fmadd_ps(totals[r], middle, _mm512_fmadd_ps(parts[r][c], factor, sums[r][c]));
             }
         }
     }
@@ -116,7 +118,8 @@ struct Weights<Int4Weights> {
   private:
     template <int PAIRS, int R, int C>
     [[gnu::always_inline]] static void add_octet(const uint32_t* rows, size_t stride, const uint32_t* octet,
-                                                 __m512i values, __m512 (&sums)[R][C]) {
+                                                 __m512i values, __m512 (&sums)[R][C], __m512 (&totals)[R]) {
+        const __m512i ones = _mm512_set1_epi32(0x3f803f80);
         __m512i packed[C];
 #pragma GCC unroll 4
         for (int c = 0; c < C; ++c) {
@@ -134,6 +137,7 @@ struct Weights<Int4Weights> {
                 const __m512i unit = _mm512_set1_epi32(int(rows[r * stride + pair]));
 #pragma GCC unroll 4
                 for (int c = 0; c < C; ++c) sums[r][c] = Bfloat16::dot(sums[r][c], unit, weights[c]);
+                totals[r] = Bfloat16::dot(totals[r], unit, ones);
             }
         }
     }
@@ -166,15 +170,15 @@ struct Weights<Int8WeightsAmx> : Weights<Int8Weights> {
 
 template <>
 struct Weights<Int4WeightsAmx> : Weights<Int4Weights> {
-    // The same, a group times its scale: rounded once more, by a twentieth of what rounding to 4 bits has cost.
+    // The same, as the numbers they stand for: rounded once more, by a twentieth of what rounding to 4 bits has cost.
     static void widen(const uint32_t* panel, size_t input, uint32_t* to) {
         const __m512i values = table(), upper = _mm512_set1_epi32(int(0xffff0000));
         panel += input / GROUP * GROUP_UNITS;
         const auto* scale = reinterpret_cast<const bfloat16*>(panel + OCTETS * PANEL);
-        fetch_ahead(scale);
-        fetch_ahead(scale + PANEL / 2);
+#pragma GCC unroll 4
+        for (int line = 0; line < 4; ++line) fetch_ahead(scale + line * 2 * WIDTH);
         for (size_t column = 0; column < PANEL; column += WIDTH) {
-            const Floats factor = load(scale + column);
+            const Floats factor = load(scale + column), middle = load(scale + PANEL + column);
 #pragma GCC unroll 4
             for (size_t octet = 0; octet < OCTETS; ++octet) {
                 const uint32_t* place = panel + octet * PANEL + column;
@@ -183,11 +187,12 @@ struct Weights<Int4WeightsAmx> : Weights<Int4Weights> {
 #pragma GCC unroll 4
                 for (int pair = 0; pair < 4; ++pair) {
                     const __m512i units = _mm512_permutexvar_epi16(_mm512_srli_epi16(packed, 4 * pair), values);
-                    const Floats even = _mm512_castsi512_ps(_mm512_slli_epi32(units, 16)) * factor;
                     // Without the bits below it, which would make a zero a subnormal number: those are slow.
-                    const Floats odd = _mm512_castsi512_ps(_mm512_and_si512(units, upper)) * factor;
+                    const Floats even = _mm512_castsi512_ps(_mm512_slli_epi32(units, 16));
+                    const Floats odd = _mm512_castsi512_ps(_mm512_and_si512(units, upper));
                     _mm512_store_si512(to + (octet * 4 + size_t(pair)) * PANEL + column,
-                                       upper_halves(nearest(even), nearest(odd)));
+                                       upper_halves(nearest(_mm512_fmadd_ps(even, factor, middle)),
+                                                    nearest(_mm512_fmadd_ps(odd, factor, middle))));
                 }
             }
         }
