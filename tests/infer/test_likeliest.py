@@ -16,7 +16,8 @@ from sensorium.infer.likeliest import likeliest, log_probabilities
 def test_log_probabilities_are_those_of_torch(rows: int, size: int, seed: int, scale: float) -> None:
     logits = torch.randn(rows, size, generator=torch.Generator().manual_seed(seed)) * scale
     before = logits.clone()
-    torch.testing.assert_close(log_probabilities(logits), logits.log_softmax(dim=-1), rtol=1e-5, atol=1e-5)
+    # Logits go up to 200, where the next float32 is 1.5e-5 away.
+    torch.testing.assert_close(log_probabilities(logits), logits.log_softmax(dim=-1), rtol=1e-5, atol=5e-5)
     assert torch.equal(logits, before)
 
 
