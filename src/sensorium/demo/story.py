@@ -118,14 +118,10 @@ def tell_of_writers(say: Chapters, output: Path, sizes: Sizes, *, quiet: bool) -
     else:
         say.line(f"{pairs.num_train:,} strings to learn from, {pairs.num_test:,} held out")
         writers.append(translator(say, pairs, output, sizes, quiet))
-        say.line("So little data and time teach it what menus and settings say; of anything else it makes a guess.")
     say.chapter("Train a summariser from nothing: how an article begins, and the line that somebody described it by")
     pairs = descriptions(output / "data", sizes)
     say.line(f"{pairs.num_train:,} articles to learn from, {pairs.num_test:,} held out")
     writers.append(summariser(say, pairs, output, sizes, quiet))
-    say.line(
-        "It says what kind of thing a text is about; what it adds to that is often wrong. Look at the text itself."
-    )
     return writers
 
 

@@ -145,11 +145,24 @@ def _measured(
         dataset=pairs.test.name,
     )  # fmt: skip
     say.measured(evaluation)
+    say.line(_verdict(evaluation))
     step = max(1, len(test) // SHOWN)
     for record, answer in list(zip(test, answers, strict=True))[step // 2 :: step]:
         say.line(f"held out: {_short(record['text'])}  →  {answer}  (a person wrote: {record['target']})")
     write_run_evidence(run, evaluation)
     return Writer(task, call, pairs, run, evaluation)
+
+
+def _verdict(evaluation: Evaluation) -> str:
+    """Whether it was worth training: beside the best of the baselines."""
+    headline = evaluation.headline
+    best = max(evaluation.baselines, key=lambda baseline: baseline.metrics[headline].value)
+    if evaluation.metrics[headline].value > best.metrics[headline].value:
+        return f"That is more than {best.name!r} gives. Of texts unlike those it learnt from it makes a guess."
+    return (
+        f"That is less than {best.name!r} gives: a minute and so few texts teach it how such answers sound, and little "
+        "of what is in the text. Recipes that train for longer are in recipes/."
+    )
 
 
 def _translate(say: Chapters, own: Own, writer: Writer, output: Path) -> None:
