@@ -78,7 +78,7 @@ def memory_of(config: StackConfig, lengths: tuple[int, ...]) -> dict[str, Any] |
     return {"states": states, "lengths": lengths}
 
 
-def close(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+def assert_equal_but_for_rounding(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     """Equal but for rounding in float32."""
     assert found.keys() == wanted.keys()
     # A gradient that is zero in theory (a key's bias) is all rounding: it is compared with the largest of its kind.
@@ -109,7 +109,7 @@ def test_output_and_gradients_equal_autograd_s_in_float64(
     stack, (x, gradient) = random_stack(config), inputs(config, tuple(lengths))
     wanted = run(copy.deepcopy(stack).double(), tuple(lengths), x.double(), gradient.double())
     found = run(compiled(stack), tuple(lengths), x, gradient)
-    close(found, wanted)
+    assert_equal_but_for_rounding(found, wanted)
 
 
 @settings(deadline=None, max_examples=30)
@@ -130,7 +130,7 @@ def test_what_is_learned_of_a_memory_equals_autograd_s_in_float64(
     written, read = zip(*lengths, strict=True)
     stack, (x, gradient), sources = random_stack(config), inputs(config, written), memory_of(config, read)
     wanted = run(copy.deepcopy(stack).double(), written, x.double(), gradient.double(), sources)
-    close(run(compiled(stack), written, x, gradient, sources), wanted)
+    assert_equal_but_for_rounding(run(compiled(stack), written, x, gradient, sources), wanted)
 
 
 @pytest.mark.parametrize("shape", [CONFIG, WHOLE, replace(WHOLE, num_heads=1)])

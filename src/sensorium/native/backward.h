@@ -54,25 +54,22 @@ inline void zip_rows(const Zipped& to, size_t step, size_t count, size_t columns
 
 constexpr size_t STEPS = 256;  // of a product over rows at a time: a panel of that many lies in the nearest caches
 
-// gradient[n][k] (+)= Σ_step a[step][n] · b[step][k] for `outputs` columns n of a panel of a, and all `inputs` columns k
-// of b, from `step` on; `more`: add to what is there.
+// to[row] (+)= Σ_step a[row][step] · b[step], for `size` columns, from `step` of b on; `more`: add to what is there
 template <class Dtype>
-inline void add_weight_gradient(const Zipped& a, size_t panel, size_t outputs, const Zipped& b, size_t inputs, size_t step,
-                                size_t steps, bool more, float* gradient) {
-    for (size_t first = 0; first < inputs; first += PANEL) {
-        const uint32_t* columns = b.panel(first / PANEL, step);
-        const size_t width = std::min(PANEL, inputs - first);
-        with_constant<PANEL / WIDTH>(int((width + WIDTH - 1) / WIDTH), [&](auto vectors) {
+inline void products(const uint32_t* a, size_t a_row, size_t a_step, size_t count, const Zipped& b, size_t step,
+                     size_t steps, size_t size, float* to, bool more) {
+    for (size_t column = 0; column < size; column += PANEL) {
+        with_constant<PANEL / WIDTH>(int((std::min(PANEL, size - column) + WIDTH - 1) / WIDTH), [&](auto vectors) {
             constexpr int C = decltype(vectors)::value;
-            for (size_t n = 0; n < outputs; n += ROWS) {
-                with_constant<ROWS>(int(std::min(size_t(ROWS), outputs - n)), [&](auto block) {
+            for (size_t row = 0; row < count; row += ROWS) {
+                with_constant<ROWS>(int(std::min(size_t(ROWS), count - row)), [&](auto block) {
                     constexpr int R = decltype(block)::value;
                     __m512 sums[R][C];
-                    const auto place = [&](int r, int c) { return gradient + (n + r) * inputs + first + c * WIDTH; };
-                    const auto lanes = [&](int c) { return first_lanes(inputs - first - c * WIDTH); };
+                    const auto place = [&](int r, int c) { return to + (row + r) * size + column + c * WIDTH; };
+                    const auto lanes = [&](int c) { return first_lanes(size - column - c * WIDTH); };
                     for (int r = 0; r < R; ++r)
                         for (int c = 0; c < C; ++c) sums[r][c] = more ? load(place(r, c), lanes(c)) : splat(0.0f);
-                    add_dots<Dtype, R, C>(a.panel(panel, step) + n, 1, PANEL, columns, PANEL, steps, sums);
+                    add_dots<Dtype, R, C>(a + row * a_row, a_row, a_step, b.panel(column / PANEL, step), PANEL, steps, sums);
                     for (int r = 0; r < R; ++r)
                         for (int c = 0; c < C; ++c) store(place(r, c), sums[r][c], lanes(c));
                 });
@@ -81,23 +78,44 @@ inline void add_weight_gradient(const Zipped& a, size_t panel, size_t outputs, c
     }
 }
 
-// The same by tiles, for whole ones: the panel of a is turned around first, so that a column's steps are a row.
+// to[row] (+)= Σ_step a[row][step] · b[step], for `size` columns, by tiles. Rows of a are read up to a whole number of tiles.
 template <class Dtype>
-inline void add_weight_gradient_by_tiles(const Zipped& a, size_t panel, size_t outputs, const Zipped& b, size_t inputs,
-                                         size_t step, size_t steps, bool more, float* gradient) {
+inline void products_by_tiles(const uint32_t* a, size_t a_stride, size_t count, const Zipped& b, size_t step,
+                              size_t steps, size_t size, float* to, bool more) {
     using Sums = amx::Sums<Dtype, 2, 2>;
-    alignas(64) static thread_local uint32_t rows[PANEL * STEPS];
-    transpose(a.panel(panel, step), PANEL, steps, outputs, rows, STEPS);
-    for (size_t first = 0; first < inputs; first += 2 * EDGE) {
-        const uint32_t* columns = b.panel(first / PANEL, step) + first % PANEL;
-        for (size_t n = 0; n < outputs; n += 2 * EDGE) {
-            float* place = gradient + n * inputs + first;
-            if (more) Sums::take(place, inputs);
+    constexpr size_t SIDE = 2 * EDGE;
+    alignas(64) float last[SIDE][SIDE];  // what is no whole block goes this way
+    for (size_t column = 0; column < size; column += SIDE) {
+        const uint32_t* columns = b.panel(column / PANEL, step) + column % PANEL;
+        for (size_t row = 0; row < count; row += SIDE) {
+            float* place = to + row * size + column;
+            const bool whole = row + SIDE <= count;
+            if (whole && more) Sums::take(place, size);
             else Sums::clear();
-            Sums::add(rows + n * STEPS, STEPS, columns, PANEL, steps);
-            Sums::keep(place, inputs);
+            Sums::add(a + row * a_stride, a_stride, columns, PANEL, steps);
+            Sums::keep(whole ? place : last[0], whole ? size : SIDE);
+            for (size_t r = 0; !whole && row + r < count; ++r) {
+                for (size_t c = 0; c < SIDE; c += WIDTH) {
+                    float* sum = place + r * size + c;
+                    store(sum, load(last[r] + c) + (more ? load(sum) : splat(0.0f)));
+                }
+            }
         }
     }
+}
+
+// gradient[n][k] (+)= Σ_step a[step][n] · b[step][k] for `outputs` columns n of a panel of a, and all `inputs` columns k
+// of b, from `step` on. By tiles the panel is turned around first, so that a column's steps are a row.
+template <class Dtype>
+inline void add_weight_gradient(const Zipped& a, size_t panel, size_t outputs, const Zipped& b, size_t inputs, size_t step,
+                                size_t steps, float* gradient) {
+    const uint32_t* columns = a.panel(panel, step);
+    if constexpr (Dtype::AMX) {
+        alignas(64) static thread_local uint32_t rows[PANEL * STEPS];
+        transpose(columns, PANEL, steps, outputs, rows, STEPS);
+        return products_by_tiles<Dtype>(rows, STEPS, outputs, b, step, steps, inputs, gradient, step > 0);
+    }
+    products<Dtype>(columns, 1, PANEL, outputs, b, step, steps, inputs, gradient, step > 0);
 }
 
 // gradient[n][k] = Σ_row a[row][n] · b[row][k] for the outputs n of some panels of a, and all `inputs` k of b. The panels
@@ -105,15 +123,11 @@ inline void add_weight_gradient_by_tiles(const Zipped& a, size_t panel, size_t o
 template <class Dtype>
 inline void weight_gradient(const Zipped& a, size_t first, size_t last, size_t outputs, const Zipped& b, size_t inputs,
                             float* gradient) {
-    constexpr auto add = [](auto... arguments) {
-        if constexpr (Dtype::AMX) add_weight_gradient_by_tiles<Dtype>(arguments...);
-        else add_weight_gradient<Dtype>(arguments...);
-    };
     for (size_t step = 0; step < a.steps; step += STEPS) {
         const size_t steps = std::min(STEPS, a.steps - step);
         for (size_t panel = first; panel < last; ++panel)
-            add(a, panel, std::min(PANEL, outputs - panel * PANEL), b, inputs, step, steps, step > 0,
-                gradient + panel * PANEL * inputs);
+            add_weight_gradient<Dtype>(a, panel, std::min(PANEL, outputs - panel * PANEL), b, inputs, step, steps,
+                                       gradient + panel * PANEL * inputs);
     }
 }
 

@@ -40,7 +40,7 @@ class TrainingTile {
             if (layer == 0 && !s_.pre_norm) std::memcpy(input(row), operand_, count * size_ * sizeof(Number));
             give(operand_, count, l.qkv, qkv(layer, row));
         });
-        attention(layer);
+        attention(layer, WEIGHTS);
         if (t_.sources) {
             each_block(rows_, [&](size_t row, size_t count) {
                 add(layer, ATTENTION, attended(layer, row), l.output, row, count);
@@ -50,7 +50,7 @@ class TrainingTile {
             each_block(source_rows_, [&](size_t row, size_t count) {
                 give(memory(row), count, l.key_value, key_value(layer, row));
             });
-            memory_attention(layer);
+            attention(layer, MEMORY_WEIGHTS);
         }
         each_block(rows_, [&](size_t row, size_t count) {
             if (t_.sources) add(layer, MEMORY, memory_attended(layer, row), l.memory_output, row, count);
@@ -90,7 +90,7 @@ class TrainingTile {
             else leave_attention(ATTENTION, OUTPUT, attended(layer, row), row, count);
         });
         if (t_.sources) {
-            memory_attention_backward(layer);
+            attention_backward(layer, MEMORY_WEIGHTS);
             each_block(rows_, [&](size_t row, size_t count) {
                 const size_t at = step + row / Dtype::PER_UNIT;
                 const Number* gradient = qkv_ + row * size_;
@@ -109,7 +109,7 @@ class TrainingTile {
                           added(t_.memory_gradient + (source_start_ + row) * width, width));
             });
         }
-        attention_backward(layer);
+        attention_backward(layer, WEIGHTS);
         each_block(rows_, [&](size_t row, size_t count) {
             const size_t at = step + row / Dtype::PER_UNIT;
             const Number* gradient = qkv_ + row * 3 * size_;
@@ -269,23 +269,27 @@ class TrainingTile {
         }
     }
 
-    void attention(size_t layer) {
-        const size_t size = size_ / size_t(s_.heads);
-        each_head(layer, WEIGHTS, [&](const Sequence& q, size_t h, const auto& drop) {
-            const Number* query = qkv(layer, q.row) + h * size;
-            const Head<Number> head = {query, attended(layer, q.row) + h * size, 3 * size_, size_, q.count, size, q.count,
-                                       1, s_.causal != 0, s_.scale};
-            attend_to(head, query + size_, query + 2 * size_, 3 * size_, drop);
-        });
+    // What a head reads of a sequence: queries, and keys with their values `size_` numbers behind them.
+    struct Reading {
+        const Number *query, *key;
+        Number* output;
+        size_t stride, key_stride, keys;
+        bool causal;
+    };
+    Reading reading(size_t layer, Site site, const Sequence& q, size_t first) const {
+        if (site == MEMORY_WEIGHTS)
+            return {query(layer, q.row) + first, key_value(layer, q.source_row) + first,
+                    memory_attended(layer, q.row) + first, size_, 2 * size_, q.source_count, false};
+        const Number* query = qkv(layer, q.row) + first;
+        return {query, query + size_, attended(layer, q.row) + first, 3 * size_, 3 * size_, q.count, s_.causal != 0};
     }
 
-    void memory_attention(size_t layer) {
+    void attention(size_t layer, Site site) {
         const size_t size = size_ / size_t(s_.heads);
-        each_head(layer, MEMORY_WEIGHTS, [&](const Sequence& q, size_t h, const auto& drop) {
-            const Number* key = key_value(layer, q.source_row) + h * size;
-            const Head<Number> head = {query(layer, q.row) + h * size, memory_attended(layer, q.row) + h * size, size_,
-                                       size_, q.count, size, q.source_count, q.source_count, false, s_.scale};
-            attend_to(head, key, key + size_, 2 * size_, drop);
+        each_head(layer, site, [&](const Sequence& q, size_t h, const auto& drop) {
+            const Reading r = reading(layer, site, q, h * size);
+            const Head<Number> head = {r.query, r.output, r.stride, size_, q.count, size, r.keys, 1, r.causal, s_.scale};
+            attend_to(head, r.key, r.key + size_, r.key_stride, drop);
         });
     }
 
@@ -366,29 +370,18 @@ class TrainingTile {
         });
     }
 
-    void attention_backward(size_t layer) {
+    // From the gradient of what was attended in `attended_` to those of queries in `qkv_`; of keys and values behind them
+    // there, or in `key_value_`.
+    void attention_backward(size_t layer, Site site) {
         const size_t size = size_ / size_t(s_.heads);
-        each_head(layer, WEIGHTS, [&](const Sequence& q, size_t h, const auto& drop) {
-            const Number* query = qkv(layer, q.row) + h * size;
-            Number* gradient = qkv_ + q.row * 3 * size_ + h * size;
+        each_head(layer, site, [&](const Sequence& q, size_t h, const auto& drop) {
+            const size_t first = h * size;
+            const Reading r = reading(layer, site, q, first);
+            Number* query = qkv_ + q.row * r.stride + first;
+            Number* key = site == MEMORY_WEIGHTS ? key_value_ + q.source_row * r.key_stride + first : query + size_;
             const HeadGradient<Number> head = {
-                query, query + size_, query + 2 * size_, attended(layer, q.row) + h * size,
-                attended_ + q.row * size_ + h * size, gradient, gradient + size_, gradient + 2 * size_, 3 * size_,
-                3 * size_, size_, q.count, q.count, size, s_.causal != 0, s_.scale};
-            attend_backward<Dtype>(head, reinterpret_cast<uint32_t*>(scratch_), drop);
-        });
-    }
-
-    // From the gradient of what was attended in `attended_` to those of queries in `qkv_`, and keys and values.
-    void memory_attention_backward(size_t layer) {
-        const size_t size = size_ / size_t(s_.heads);
-        each_head(layer, MEMORY_WEIGHTS, [&](const Sequence& q, size_t h, const auto& drop) {
-            const Number* key = key_value(layer, q.source_row) + h * size;
-            Number* key_gradient = key_value_ + q.source_row * 2 * size_ + h * size;
-            const HeadGradient<Number> head = {
-                query(layer, q.row) + h * size, key, key + size_, memory_attended(layer, q.row) + h * size,
-                attended_ + q.row * size_ + h * size, qkv_ + q.row * size_ + h * size, key_gradient, key_gradient + size_,
-                size_, 2 * size_, size_, q.count, q.source_count, size, false, s_.scale};
+                r.query, r.key, r.key + size_, r.output, attended_ + q.row * size_ + first, query, key, key + size_,
+                r.stride, r.key_stride, size_, q.count, r.keys, size, r.causal, s_.scale};
             attend_backward<Dtype>(head, reinterpret_cast<uint32_t*>(scratch_), drop);
         });
     }

@@ -5,7 +5,7 @@
 #include <limits>
 #include <vector>
 
-#include "vocabulary.h"
+#include "backward.h"
 
 namespace {
 
@@ -339,9 +339,9 @@ class Loss {
         const Zipped hidden = zipped_hidden();
         const auto* gradients = reinterpret_cast<const uint32_t*>(logits_ + first * stride_);
         if constexpr (Dtype::AMX)
-            return products_by_tiles<Dtype>(gradients, stride_ / PER, count, hidden, size_,
+            return products_by_tiles<Dtype>(gradients, stride_ / PER, count, hidden, 0, hidden.steps, size_,
                                             e_.vocabulary_gradient + first * size_, e_.more);
-        products<Dtype>(gradients, stride_ / PER, 1, count, hidden, hidden.steps, size_,
+        products<Dtype>(gradients, stride_ / PER, 1, count, hidden, 0, hidden.steps, size_,
                         e_.vocabulary_gradient + first * size_, e_.more);
     }
 
@@ -351,9 +351,10 @@ class Loss {
             static thread_local Units rows;  // [tokens, pairs of words]
             rows.resize((stride_ + SPARE) * WORDS / PER);
             transpose(zipped, stride_, vocabulary.steps, tokens_, rows.data(), WORDS / PER);
-            return products_by_tiles<Dtype>(rows.data(), WORDS / PER, tokens_, vocabulary, size_, hidden_gradient, more);
+            return products_by_tiles<Dtype>(rows.data(), WORDS / PER, tokens_, vocabulary, 0, vocabulary.steps, size_,
+                                            hidden_gradient, more);
         }
-        products<Dtype>(zipped, 1, stride_, tokens_, vocabulary, vocabulary.steps, size_, hidden_gradient, more);
+        products<Dtype>(zipped, 1, stride_, tokens_, vocabulary, 0, vocabulary.steps, size_, hidden_gradient, more);
     }
 
     const CrossEntropy& e_;
