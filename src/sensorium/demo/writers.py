@@ -125,7 +125,7 @@ def _tables(output: Path, pairs: Pairs, sizes: Sizes, *, vocabulary_size: int, m
         "objective": {"kind": "seq2seq", "max_length": READ, "max_target_length": most, "label_smoothing": 0.1},
         "train": {
             "output": str(output), "epochs": 100, "batch_tokens": 2048, "learning_rate": 1e-3, "weight_decay": 0.01,
-            "schedule": "linear", "warmup": 0.06, "attention_dropout": 0.0, "average_from": 0.8,
+            "schedule": "linear", "warmup": 0.15, "attention_dropout": 0.0, "average_from": 0.8,
             "validate_every": 100, "checkpoint_every": 10_000,
         },
     }  # fmt: skip

@@ -12,7 +12,7 @@ from sensorium.config import DecoderConfig, EncoderConfig, ModelConfig
 from sensorium.models.decoder import DecoderLM
 from sensorium.models.encoder import EncoderLM
 from sensorium.models.encoder_decoder import EncoderDecoder
-from sensorium.nn.block import Block
+from sensorium.nn.block import Block, MemoryAttention
 
 OneStack = EncoderLM | DecoderLM
 Model = OneStack | EncoderDecoder
@@ -40,29 +40,26 @@ def new_model(config: ModelConfig, *, seed: int) -> Model:
 def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) -> None:
     """Fill parameters with fresh values: matrices normal with deviation 0.02, norms 1, biases 0.
 
-    Pre-norm stacks draw what writes to the residual stream with 0.02/√(2L), so that its variance does not grow with
-    depth (Radford et al., 2019, §2.3). What reads one text and writes another is trained from nothing on little data,
-    where 0.02 starts too low: its matrices have deviation √(2 / (inputs + outputs)) (Glorot & Bengio, 2010), its token
-    table 1/√D. ``only`` names the parameters to fill; ``None``: all of them.
+    What reads one text and writes another is trained from nothing on little data, where 0.02 starts too low: there a
+    matrix has deviation √(2 / (inputs + outputs)) (Glorot & Bengio, 2010), the token table 1/√D.
+
+    There, and in pre-norm stacks, what writes to the residual stream is divided by √(2L), L layers (Radford et al.,
+    2019, §2.3), so that a token is still itself at the top. Else the norms of a post-norm stack halve its share at each
+    part of a block, and attention to the source, which begins as a search for what resembles the token (keys are made
+    as queries are, Trockman & Kolter, 2023), finds nothing for thousands of steps.
+
+    ``only`` names the parameters to fill; ``None``: all of them.
     """
     generator = torch.Generator().manual_seed(seed)
-    residual_std: float = INITIAL_STD / (2 * model.config.stack.num_layers) ** 0.5
-    residual = {
-        id(part.weight)
-        for block in model.modules()
-        if isinstance(block, Block) and model.config.stack.norm_place == "pre"
-        for part in (block.attention.output, block.mlp.down)
-    }
     norms = {id(part.weight) for part in model.modules() if isinstance(part, nn.LayerNorm | nn.RMSNorm)}
     tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
+    residual, shrink = _residual_writers(model), (2 * model.config.stack.num_layers) ** -0.5
+    two_texts = isinstance(model, EncoderDecoder)
 
     def deviation(parameter: nn.Parameter) -> float:
-        if id(parameter) in residual:
-            return residual_std
-        if not isinstance(model, EncoderDecoder):
-            return INITIAL_STD
         outputs, inputs = parameter.shape
-        return math.sqrt(1 / inputs if id(parameter) in tables else 2 / (inputs + outputs))
+        spread = math.sqrt(1 / inputs if id(parameter) in tables else 2 / (inputs + outputs))
+        return (spread if two_texts else INITIAL_STD) * (shrink if id(parameter) in residual else 1.0)
 
     for name, parameter in model.named_parameters():
         if only is not None and name not in only:
@@ -73,3 +70,22 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
             parameter.zero_()
         else:
             parameter.normal_(0.0, deviation(parameter), generator=generator)
+    for part in model.modules() if only is None else ():
+        if isinstance(part, MemoryAttention) and part.query.in_features == part.key_value.in_features:
+            part.key_value.weight[: len(part.query.weight)] = part.query.weight
+
+
+def _residual_writers(model: Model) -> set[int]:
+    """The matrices whose small beginning keeps the residual stream what it is; none in a post-norm stack of one text,
+    which begins as BERT did.
+    """
+    if model.config.stack.norm_place != "pre" and not isinstance(model, EncoderDecoder):
+        return set()
+    found = set()
+    for block in model.modules():
+        if isinstance(block, Block):
+            parts = [block.attention.output, block.mlp.down]
+            if block.memory_attention is not None:
+                parts.append(block.memory_attention.output)
+            found |= {id(part.weight) for part in parts}
+    return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,7 @@ def docstring_summaries(side: str = "") -> list[Record]:
 
 def all_docstrings(library: Path | None = None, packages: Path | None = None) -> list[Record]:
     """Every docstring once, with its package; the standard library first, then packages by name."""
-    library, packages = library or standard_library(), packages or site_packages()
-    records = [{"text": text, "package": STANDARD_LIBRARY} for text in _in_folder(library)]
-    for top in sorted(packages.iterdir()):
-        name = top.name.partition(".")[0].lower().lstrip("_")
-        records += [{"text": text, "package": name} for text in (_in_folder(top) if top.is_dir() else _in_file(top))]
-    return deduplicate(records)
+    return [dict(record) for record in _read(library or standard_library(), packages or site_packages())]
 
 
 def summary_pair(record: Record) -> Record | None:
@@ -89,6 +85,16 @@ def summary_pair(record: Record) -> Record | None:
 
 
 # --- details ---------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _read(library: Path, packages: Path) -> list[Record]:
+    """Parsing some ten thousand files takes minutes, and each side of each corpus asks for it."""
+    records = [{"text": text, "package": STANDARD_LIBRARY} for text in _in_folder(library)]
+    for top in sorted(packages.iterdir()):
+        name = top.name.partition(".")[0].lower().lstrip("_")
+        records += [{"text": text, "package": name} for text in (_in_folder(top) if top.is_dir() else _in_file(top))]
+    return deduplicate(records)
 
 
 def _package(record: Record) -> str:
