@@ -43,7 +43,7 @@ BEGINNING = 350
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything: the demo fits twelve minutes on two cores, a test of it a few seconds."""
+    """How much of everything: the demo fits twelve minutes on two cores with AMX, a test of it a few seconds."""
 
     english: int = 3500
     chinese: int = 5000
