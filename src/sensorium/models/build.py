@@ -70,6 +70,7 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
             parameter.zero_()
         else:
             parameter.normal_(0.0, deviation(parameter), generator=generator)
+    # Sides of different widths have no such keys; a head that is added to an opened model leaves its attention alone.
     for part in model.modules() if only is None else ():
         if isinstance(part, MemoryAttention) and part.query.in_features == part.key_value.in_features:
             part.key_value.weight[: len(part.query.weight)] = part.query.weight
