@@ -58,7 +58,9 @@ def main() -> None:
     for baseline in evaluation.baselines:
         f1 = baseline.metrics["macro_f1"]
         rows.append([baseline.name, "", f"{f1.value:.4f}", f"{f1.low:.4f}–{f1.high:.4f}", *[""] * len(SLOTS), ""])
-    append("restaurant8k", ["what", "epochs", "average_f1", "interval", *SLOTS, "seconds"], rows)
+    append(
+        "restaurant8k", ["what", "epochs", "average_f1", "interval", *(f"f1_{slot}" for slot in SLOTS), "seconds"], rows
+    )
     for mistake in evaluation.mistakes:
         print(f"{mistake.text}\n    expected {mistake.expected}\n    found    {mistake.predicted}")
 

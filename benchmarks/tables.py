@@ -2,7 +2,8 @@
 
     python benchmarks/tables.py
 
-Of each processor, the latest row of everything measured. A test holds the page to this.
+Of each processor, the latest row of everything measured; of what the recipes reach, where the processor hardly matters,
+the latest of all. A test holds the page to this.
 """
 
 from __future__ import annotations
@@ -159,6 +160,64 @@ def translating(processor: str, rows: Sequence[Row]) -> str:
     return table(["who", "greedy: tokens/s", "four beams: tokens/s"], cells)
 
 
+def score(row: Row, name: str, interval: str = "", *, times: int = 1, digits: int = 1) -> str:
+    """A figure and its interval."""
+    low, high = (f"{times * float(x):.{digits}f}" for x in row[interval or f"{name}_interval"].split("–"))
+    return f"{times * float(row[name]):.{digits}f} ({low}–{high})"
+
+
+def multi30k(processor: str, rows: Sequence[Row]) -> str:
+    """Captions into German."""
+    cells = [[row["what"], row["how"], score(row, "bleu"), score(row, "chrf"), row["seconds"]] for row in rows]
+    return table(["who", "how it is counted", "BLEU", "chrF", "seconds"], cells)
+
+
+def software(processor: str, rows: Sequence[Row]) -> str:
+    """Strings and help of programs."""
+    cells = [
+        [row["what"], row["language"], f"{row['data'].replace('_', ' ')} ({number(row['n'])})", score(row, "chrf"),
+         score(row, "bleu"), row["seconds"]]
+        for row in rows
+    ]  # fmt: skip
+    return table(["who", "into", "texts", "chrF", "BLEU", "seconds"], cells)
+
+
+def summaries(processor: str, rows: Sequence[Row]) -> str:
+    """First lines of docstrings, and sentences about papers."""
+    cells = [
+        [row["what"], f"{row['data']} ({number(row['n'])})",
+         *(score(row, rouge, times=100) for rouge in ("rouge1", "rouge2", "rougeL")), row["seconds"]]
+        for row in rows
+    ]  # fmt: skip
+    return table(["who", "texts", "ROUGE-1", "ROUGE-2", "ROUGE-L", "seconds"], cells)
+
+
+def slots(processor: str, rows: Sequence[Row]) -> str:
+    """Restaurant8k."""
+    cells = [[row["what"], score(row, "average_f1", "interval", digits=3), row["seconds"]] for row in rows]
+    return table(["who", "average F1", "seconds"], cells)
+
+
+def tiny_gpt(processor: str, rows: Sequence[Row]) -> str:
+    """Bits per byte for the same seconds."""
+    cells = []
+    for row in rows:
+        tokens = number(row["tokens"]) if row["tokens"] else ""
+        interval = row["interval"] + (f", p = {row['p_value']}" if row["p_value"] else "")
+        cells.append([row["what"], tokens, row["seconds"], f"{row['bits_per_byte']} ({interval})"])
+    return table(["who", "tokens", "seconds", "bits per byte"], cells)
+
+
+def few_shot(processor: str, rows: Sequence[Row]) -> str:
+    """Which of four goes on, after 0, 1 and 2 worked examples."""
+    cells = [
+        [row["what"], row["shots"], score(row, "accuracy", "interval", times=100),
+         score(row, "accuracy_norm", "norm_interval", times=100)]
+        for row in rows
+    ]  # fmt: skip
+    return table(["who", "examples", "accuracy, %", "by likelihood a character, %"], cells)
+
+
 SECTIONS = {
     "peers": (peers, "peers", ["what"]),
     "decoding": (decoding, "decoding", ["what", "sequences"]),
@@ -172,13 +231,22 @@ SECTIONS = {
     "training loss": (training_loss, "pretraining_loss", ["what"]),
     "fine-tuning": (fine_tuning, "banking77", ["what"]),
 }
+REACHED = {
+    "slots": (slots, "restaurant8k", ["what"]),
+    "multi30k": (multi30k, "multi30k", ["what", "how"]),
+    "software": (software, "software", ["language", "data", "what"]),
+    "summaries": (summaries, "summaries", ["data", "what"]),
+    "tiny gpt": (tiny_gpt, "tiny_gpt", ["what"]),
+    "few shot": (few_shot, "tiny_gpt_few_shot", ["what", "shots"]),
+}
 """Mark on the page → how to draw the table, its file, and what tells its rows apart."""
 
 
 def page(text: str) -> str:
     """The page with its tables drawn anew, each between ``<!-- name -->`` and ``<!-- end of name -->``."""
-    for mark, (draw, name, key) in SECTIONS.items():
-        tables = [f"{caption(p, rows)}\n\n{draw(p, rows)}" for p, rows in by_processor(name, *key).items()]
+    for mark, (draw, name, key) in {**SECTIONS, **REACHED}.items():
+        found = list(by_processor(name, *key).items())[: 1 if mark in REACHED else None]
+        tables = [f"{caption(p, rows)}\n\n{draw(p, rows)}" for p, rows in found]
         before, begin, rest = text.partition(f"<!-- {mark} -->\n")
         _, end, after = rest.partition(f"<!-- end of {mark} -->")
         if not begin or not end:

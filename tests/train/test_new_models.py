@@ -117,6 +117,20 @@ def test_a_translator_learns_and_writes_the_same_in_transformers(tmp_path: Path,
         pipeline("translation_en_to_fr", tmp_path / "model")("the food, bed view.")
 
 
+def test_a_translator_begins_with_a_model_that_was_pretrained_by_denoising(tmp_path: Path) -> None:
+    path, pretrained = write_translator(tmp_path, family="bart"), tmp_path / "pretrained"
+    denoising = ["objective.kind=denoising", "objective.probability=0.3", "tokenizer.train=byte_level_bpe"]
+    run_recipe(read_recipe(path, [*denoising, "train.epochs=3", f"train.output={pretrained}"]), quiet=True)
+    records = map(json.loads, (tmp_path / "pretrained.training" / "train.jsonl").read_text().splitlines())
+    losses = [record["loss"] for record in records if record["kind"] == "validation"]
+    assert losses == sorted(losses, reverse=True)
+    with pytest.raises(UsageError, match="objective.kind must be 'seq2seq' or 'denoising'"):
+        run_recipe(read_recipe(path, ["objective.kind=causal", f"model.open={pretrained}"]), quiet=True)
+    path.write_text(path.read_text().replace('train = "bpe"', ""))
+    run_recipe(read_recipe(path, [f"model.open={pretrained}"]), quiet=True)
+    assert log_of(path)[-1]["accuracy"] > 0.9
+
+
 @pytest.mark.parametrize("overrides", [["data.source_language=en"], ["data.target_language=de"]])
 def test_a_translator_has_both_languages(tmp_path: Path, overrides: list[str]) -> None:
     with pytest.raises(UsageError, match="a translator \\(seq2seq\\) has both"):

@@ -71,8 +71,10 @@ def test_a_mistake_is_named_with_its_place(tmp_path: Path, change: str, message:
         (GOOD.replace("sequence", "causal") + '[model]\nfamily = "gpt2"\n[lora]\nrank = 4\n', "lora: .*set model.open"),
         (
             GOOD + '[model]\nopen = "m"\n[lora]\nrank = 4\n',
-            "lora: 'sequence' trains a new head.* causal, conversation or seq2seq",
+            "lora: 'sequence' trains a new head.* causal, conversation, seq2seq or denoising",
         ),
+        (GOOD.replace("sequence", "denoising"), "'denoising' trains a model of the family marian or bart, not bert"),
+        (GOOD.replace('"sequence"', '"sequence"\nspan_length = 2'), "span_length: .*'sequence' does not read it"),
         (GOOD + "[lora]\nrnak = 4\n", "lora.rnak: there is no such key; did you mean 'rank'"),
         (GOOD + "[model]\nnum_kv_heads = 2\n", "model.num_kv_heads: a new bert model does not have it; llama, mistral"),
         (GOOD + "[model]\nhidden_size = 10\n", "model.num_heads: 4 heads must divide the hidden size 10"),

@@ -42,7 +42,7 @@ class MaskedToken:
 
     def prepare(self, records: Sequence[Record], tokenizer: Tokenizer) -> tuple[list[Document], tuple[int, int]]:
         """Every document as tokenised sentences; and the ids that frame a sequence."""
-        require_mask(tokenizer)
+        require_mask(tokenizer, "masked-token training")
         if tokenizer.cls_id is None or tokenizer.sep_id is None:
             raise UsageError("masked-token training needs a tokenizer with a start and a separator token")
         documents = [
@@ -63,7 +63,7 @@ class MaskedToken:
     def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, generator: np.random.Generator) -> Batch:
         """Pack and hide; targets: ``rows`` [M], ``masked_token`` [M] what stood there, ``next_sentence`` [N]."""
         packed = pack(examples)
-        mask_id = require_mask(tokenizer)
+        mask_id = require_mask(tokenizer, "masked-token training")
         rows = np.concatenate(
             [
                 choose_masked(example.labels["words"], self.probability, generator) + start
@@ -96,10 +96,10 @@ class MaskedToken:
         return losses
 
 
-def require_mask(tokenizer: Tokenizer) -> int:
+def require_mask(tokenizer: Tokenizer, task: str) -> int:
     """The id of the mask token. Raises ``UsageError`` when the tokenizer has none."""
     if tokenizer.mask_id is None:
-        raise UsageError("masked-token training needs a tokenizer with a mask token; this one has none")
+        raise UsageError(f"{task} needs a tokenizer with a mask token, and this one has none")
     return tokenizer.mask_id
 
 

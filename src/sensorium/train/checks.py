@@ -11,16 +11,18 @@ from sensorium.models.build import Model, build
 from sensorium.objectives._base import Objective
 from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.text import Tokenizer
+from sensorium.train.recipe import ENCODER_DECODERS, LEARNERS
 
 
 def check_kind(source: Checkpoint, kind: str) -> None:
     """Raise ``UsageError`` when only one of an opened model and an objective reads one text and writes another."""
-    if isinstance(source.config, EncoderDecoderConfig) == (kind == "seq2seq"):
+    if isinstance(source.config, EncoderDecoderConfig) == (LEARNERS[kind] == ENCODER_DECODERS):
         return
-    if kind == "seq2seq":
+    if LEARNERS[kind] == ENCODER_DECODERS:
         raise UsageError(f"{source.folder}: a {source.family} model does not read one text and write another")
     raise UsageError(
-        f"{source.folder}: a {source.family} model reads one text and writes another; objective.kind must be 'seq2seq'"
+        f"{source.folder}: a {source.family} model reads one text and writes another; objective.kind must be 'seq2seq' "
+        "or 'denoising'"
     )
 
 
@@ -41,12 +43,12 @@ def check_fit(model: Model, tokenizer: Tokenizer, family: str, objective: Object
         raise UsageError(
             f"objective.max_length is {max_length}; this model reads at most {config.max_length} tokens at a time"
         )
-    if isinstance(config, EncoderDecoderConfig) and isinstance(objective, SequenceToSequence):
-        most = objective.max_target_length
+    if isinstance(config, EncoderDecoderConfig):
+        key, most = "max_length", max_length
+        if isinstance(objective, SequenceToSequence):
+            key, most = "max_target_length", objective.max_target_length
         if most > config.max_written:
-            raise UsageError(
-                f"objective.max_target_length is {most}; this model writes at most {config.max_written} tokens"
-            )
+            raise UsageError(f"objective.{key} is {most}; this model writes at most {config.max_written} tokens")
     if tokenizer.vocabulary_size > config.stem.vocabulary_size:
         raise UsageError(
             f"the tokenizer has {tokenizer.vocabulary_size:,} tokens, the model's table {config.stem.vocabulary_size:,}"

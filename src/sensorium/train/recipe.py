@@ -29,12 +29,12 @@ DECODERS = ("gpt2", *MODERN_DECODERS)
 ENCODER_DECODERS = ("marian", "bart")
 LEARNERS = {
     "masked_token": ENCODERS, "sequence": ENCODERS, "token": ENCODERS, "span": ENCODERS, "causal": DECODERS,
-    "conversation": DECODERS, "seq2seq": ENCODER_DECODERS,
+    "conversation": DECODERS, "seq2seq": ENCODER_DECODERS, "denoising": ENCODER_DECODERS,
 }  # fmt: skip
 """The families of which a new model can be trained for an objective."""
-WRITERS = ("causal", "conversation", "seq2seq")
+WRITERS = ("causal", "conversation", "seq2seq", "denoising")
 """Objectives whose head every such model has."""
-TAUGHT = ("sequence", *WRITERS)
+TAUGHT = ("sequence", "causal", "conversation", "seq2seq")
 """Objectives that can be learnt from a teacher."""
 
 
@@ -97,13 +97,16 @@ class DataSection(Section):
 class ObjectiveSection(Section):
     """What to learn; each kind reads the keys it knows."""
 
-    kind: Literal["masked_token", "causal", "conversation", "sequence", "token", "span", "seq2seq"]
+    kind: Literal["masked_token", "causal", "conversation", "sequence", "token", "span", "seq2seq", "denoising"]
     max_length: Annotated[int, Field(gt=2)] = 128
     max_target_length: Annotated[int | None, Field(gt=2)] = None
     """Tokens of what is to be written; ``None``: ``max_length``."""
     chat_template: str | None = None
     """File with the template that conversations are written by; ``None``: the opened model's."""
     probability: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    """Share of the tokens that are hidden."""
+    span_length: Annotated[float, Field(ge=1.0)] = 3.0
+    """Mean of the tokens that one mask hides (denoising)."""
     unit: Literal["token", "word"] = "token"
     sentences: Literal["none", "next", "order"] = "none"
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -214,6 +217,7 @@ def check_recipe(tables: dict[str, Any], *, where: str) -> Recipe:
 
 READ_BY = {
     "masked_token": {"probability", "unit", "sentences"},
+    "denoising": {"probability", "span_length"},
     "causal": set[str](),
     "conversation": {"chat_template"},
     "sequence": {"label_smoothing", "head_dropout"},

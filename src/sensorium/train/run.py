@@ -19,6 +19,7 @@ from sensorium.nn.lora import LoRASettings, merge_lora
 from sensorium.objectives._base import Objective
 from sensorium.objectives.causal import CausalLanguageModel
 from sensorium.objectives.conversation import Conversation
+from sensorium.objectives.denoising import Denoising
 from sensorium.objectives.masked_token import MaskedToken
 from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.objectives.sequence import SequenceClassification
@@ -33,7 +34,7 @@ from sensorium.train.checks import check_fit, check_heads, check_kind
 from sensorium.train.loop import Outcome, Trainer
 from sensorium.train.new_models import new_config, start_token_id
 from sensorium.train.optim import OptimizerSettings
-from sensorium.train.recipe import DECODERS, LEARNERS, Recipe
+from sensorium.train.recipe import DECODERS, ENCODER_DECODERS, LEARNERS, Recipe
 from sensorium.train.settings import LoopSettings
 from sensorium.train.state import fingerprint
 from sensorium.train.teaching import taught_by
@@ -201,6 +202,9 @@ def make_objective(
         return SequenceToSequence(
             start_token_id, chosen.max_length, most, chosen.label_smoothing, chosen.bpe_dropout, chosen.r_drop
         )
+    if chosen.kind == "denoising":
+        assert start_token_id is not None
+        return Denoising(start_token_id, chosen.max_length, chosen.probability, chosen.span_length)
     if chosen.kind == "masked_token":
         return MaskedToken(chosen.max_length, chosen.probability, chosen.unit, chosen.sentences)
     if chosen.kind == "causal":
@@ -295,7 +299,7 @@ def _chat_template(recipe: Recipe, source: Checkpoint | None) -> str | None:
 
 def _start_token_id(recipe: Recipe, source: Checkpoint | None, tokenizer: Tokenizer) -> int | None:
     """What the decoder of an encoder–decoder begins with; ``None`` where the objective needs none."""
-    if recipe.objective.kind != "seq2seq":
+    if LEARNERS[recipe.objective.kind] != ENCODER_DECODERS:
         return None
     if source is None:
         return start_token_id(tokenizer, recipe.model.family)
