@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import shutil
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 
 from sensorium import pipeline
 from sensorium.errors import DataError, UsageError
+from sensorium.infer.alignment import Alignment
 from sensorium.tasks._translated import translate_document
 from sensorium.text.documents import open_document, parse_document
 from sensorium.text.kept import lost_numbers
@@ -37,13 +40,17 @@ def shout(texts: list[str]) -> list[list[str]]:
     return [[text.upper()] for text in texts]
 
 
+def unaligned(pairs: list[tuple[str, str]]) -> list[Alignment | None]:
+    return [None for _ in pairs]
+
+
 # --- documents, by translators that are functions --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
 def test_the_translation_that_changes_nothing_gives_the_document_back(path: Path) -> None:
     document = open_document(path)
-    result = translate_document(document, lambda texts: [[text] for text in texts], {}, lambda text: True)
+    result = translate_document(document, lambda texts: [[text] for text in texts], {}, lambda text: True, unaligned)
     assert result.text.encode() == path.read_bytes()
     assert (result.markup_lost, result.lost_numbers, result.number_error_rate) == (0, (), 0)
 
@@ -52,7 +59,7 @@ def test_lost_markup_is_counted_and_the_texts_between_are_translated() -> None:
     def careless(texts: list[str]) -> list[list[str]]:
         return [[text.replace("[1]", "").replace("[2]", "").upper()] for text in texts]
 
-    result = translate_document(parse_document(PAGE, "markdown"), careless, {}, lambda text: True)
+    result = translate_document(parse_document(PAGE, "markdown"), careless, {}, lambda text: True, unaligned)
     assert result.text == (
         "# THE DOG\n\nTHE *CAT* RUNS OVER 2 RIVERS. `code` IS [YELLOW](http://a.b).\n\n```\nstays\n```\n"
     )
@@ -60,11 +67,26 @@ def test_lost_markup_is_counted_and_the_texts_between_are_translated() -> None:
     assert "2 translated in pieces" in result.summary
 
 
+def test_lost_markup_is_put_where_the_words_went_that_it_stood_around() -> None:
+    def backwards(texts: list[str]) -> list[list[str]]:
+        return [[" ".join(reversed(text.replace("[1]", "").replace("[2]", "").upper().split()))] for text in texts]
+
+    def mirrored(pairs: list[tuple[str, str]]) -> list[Alignment | None]:
+        spans = [[[match.span() for match in re.finditer(r"\S+", text)] for text in pair] for pair in pairs]
+        return [Alignment(np.eye(len(read), dtype=np.float32)[::-1], written, read) for read, written in spans]
+
+    page = "The *cat* runs over the river\n"
+    result = translate_document(parse_document(page, "markdown"), backwards, {}, lambda text: True, mirrored)
+    assert result.text == "RIVER THE OVER RUNS *CAT* THE\n"
+    assert (result.markup_placed, result.markup_lost) == (1, 0)
+    assert "markup of 1 placed by attention" in result.summary
+
+
 def test_the_wording_that_keeps_markup_and_numbers_is_taken_from_several() -> None:
     def several(texts: list[str]) -> list[list[str]]:
         return [[text.replace("[1]", ""), text.replace("2", "3").lower(), text.upper()] for text in texts]
 
-    result = translate_document(parse_document(PAGE, "markdown"), several, {}, lambda text: True)
+    result = translate_document(parse_document(PAGE, "markdown"), several, {}, lambda text: True, unaligned)
     assert "THE *CAT* RUNS OVER 2 RIVERS." in result.text
     assert result.num_numbers == 1
     assert result.markup_lost == 0
@@ -76,12 +98,12 @@ def test_numbers_and_terms_that_are_lost_are_named_with_a_rate() -> None:
 
     document = parse_document("2 rivers, 30 rivers. A cat.", "text")
     glossary = {"rivers": "Flüsse", "cat": "cat"}
-    result = translate_document(document, wrong, glossary, lambda text: True)
+    result = translate_document(document, wrong, glossary, lambda text: True, unaligned)
     assert result.number_error_rate == 0  # two is 2
     assert result.term_error_rate == pytest.approx(1 / 2)
     [loss] = result.lost_terms
     assert (loss.source, loss.lost) == ("2 rivers, 30 rivers.", ("rivers",))
-    worse = translate_document(document, lambda texts: [["nothing"] for _ in texts], {}, lambda text: True)
+    worse = translate_document(document, lambda texts: [["nothing"] for _ in texts], {}, lambda text: True, unaligned)
     assert worse.number_error_rate == 1
 
 
@@ -89,11 +111,15 @@ def test_what_is_compared_is_what_a_reader_sees() -> None:
     document = parse_document("<p>R&amp;D has <code>x[7]</code> and <b>2</b> rooms.</p>", "html")
     glossary = {"R&D": "F&E"}
     wording = "F&E hat [1] und [2]2[3] Räume."
-    result = translate_document(document, lambda texts: [[wording] for _ in texts], glossary, lambda text: True)
+    result = translate_document(
+        document, lambda texts: [[wording] for _ in texts], glossary, lambda text: True, unaligned
+    )
     assert result.text == "<p>F&amp;E hat <code>x[7]</code> und <b>2</b> Räume.</p>"
     assert (result.lost_terms, result.lost_numbers, result.num_numbers) == ((), (), 2)
     worse = "F+E hat [1] und [2]zehn[3] Räume."
-    result = translate_document(document, lambda texts: [[worse] for _ in texts], glossary, lambda text: True)
+    result = translate_document(
+        document, lambda texts: [[worse] for _ in texts], glossary, lambda text: True, unaligned
+    )
     assert [loss.lost for loss in (*result.lost_terms, *result.lost_numbers)] == [("R&D",), ("2",)]
 
 
@@ -104,10 +130,12 @@ def test_marks_are_written_as_the_model_can_say_them_and_unlike_the_document() -
         asked.extend(texts)
         return shout(texts)
 
-    translate_document(parse_document("A *b* c [1].", "markdown"), note, {}, lambda text: "[" not in text)
+    translate_document(parse_document("A *b* c [1].", "markdown"), note, {}, lambda text: "[" not in text, unaligned)
     assert asked == ["A <1>b<2> c [1]."]
     asked.clear()
-    result = translate_document(parse_document("<p>A <b>b</b> c [1].</p>", "html"), note, {}, lambda text: True)
+    result = translate_document(
+        parse_document("<p>A <b>b</b> c [1].</p>", "html"), note, {}, lambda text: True, unaligned
+    )
     assert asked == ["A <1>b<2> c [1]."]
     assert result.text == "<p>A <b>B</b> C [1].</p>"
 

@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from sensorium.config import StackConfig
 from sensorium.errors import UsageError
 from sensorium.nn.attention import DistanceBias, attention_weights, reference_attention
-from sensorium.nn.block import NORMS, Block, Cache, Context, PostNormBlock, PreNormBlock
+from sensorium.nn.block import (
+    NORMS,
+    Attention,
+    Block,
+    Cache,
+    Context,
+    MemoryAttention,
+    PostNormBlock,
+    PreNormBlock,
+)
 from sensorium.nn.memory import Memory
 from sensorium.nn.positions import Rotation, distance_buckets, rotation
 from sensorium.packed import Layout
@@ -80,6 +89,8 @@ class Captured:
 
     attention: dict[int, list[Tensor]] = field(default_factory=dict)
     """Attention weights of each sequence, [H, Lq, Lk]."""
+    memory_attention: dict[int, list[Tensor]] = field(default_factory=dict)
+    """Those to the source that each sequence of a decoder reads, [H, Lq, Ls], where it reads one."""
     hidden: dict[int, Tensor] = field(default_factory=dict)
     """Output of the block, [T, D]."""
 
@@ -90,7 +101,8 @@ def capture(
 ) -> Iterator[Captured]:
     """Look inside a model while it runs: attention weights and hidden states of its blocks.
 
-    Attention weights exist only in the reference kernel, so the captured layers run on it meanwhile.
+    Attention weights exist only in the reference kernel, so the captured layers run on it meanwhile. Of an
+    encoder–decoder give one side: both count their layers from 0.
 
         with capture(model, layers=[0, 5]) as seen:
             model(batch)
@@ -104,34 +116,39 @@ def capture(
     if unknown:
         raise UsageError(f"there is no layer {unknown[0]}; the model has layers 0 to {len(blocks) - 1}")
     seen = Captured()
-    kernels = {layer: blocks[layer].attention.kernel for layer in chosen}
+    looking: list[tuple[Attention | MemoryAttention, dict[int, list[Tensor]]]] = []
+    for layer in chosen:
+        looking.append((blocks[layer].attention, seen.attention))
+        memory_attention = blocks[layer].memory_attention
+        if memory_attention is not None:
+            looking.append((memory_attention, seen.memory_attention))
+    kernels = [part.kernel for part, _ in looking]
     stacks = {module: module.kernel for module in model.modules() if isinstance(module, Stack)}
     hooks = []
     try:
         for stack in stacks:
             stack.kernel = None
-        for layer in chosen:
-            if "attention" in what:
-                blocks[layer].attention.kernel = _recording_kernel(seen, layer)
-            if "hidden" in what:
-                hooks.append(blocks[layer].register_forward_hook(_recording_hook(seen, layer)))
+        for part, found in looking if "attention" in what else ():
+            part.kernel = _recording_kernel(found, part.layer)
+        if "hidden" in what:
+            hooks = [blocks[layer].register_forward_hook(_recording_hook(seen, layer)) for layer in chosen]
         yield seen
     finally:
-        for layer, kernel in kernels.items():
-            blocks[layer].attention.kernel = kernel
+        for (part, _), kernel in zip(looking, kernels, strict=True):
+            part.kernel = kernel
         for stack, whole in stacks.items():
             stack.kernel = whole
         for hook in hooks:
             hook.remove()
 
 
-def _recording_kernel(seen: Captured, layer: int) -> Any:
+def _recording_kernel(seen: dict[int, list[Tensor]], layer: int) -> Any:
     def kernel(
         q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0,
         window: int | None = None, bias: DistanceBias | None = None,
     ) -> Tensor:  # fmt: skip
         mask: dict[str, Any] = {"causal": causal, "scale": scale, "window": window, "bias": bias}
-        seen.attention[layer] = attention_weights(q, k, layout, **mask)
+        seen[layer] = attention_weights(q, k, layout, **mask)
         return reference_attention(q, k, v, layout, dropout=dropout, **mask)
 
     return kernel

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from sensorium.infer.alignment import Alignment
 from sensorium.storage import write_text
-from sensorium.text.documents import MARK, STYLES, Document, Sentence
+from sensorium.tasks._markup import place_marks
+from sensorium.text.documents import MARK, STYLES, Document, Sentence, plain_text
 from sensorium.text.kept import Glossary, lost_numbers, lost_terms, numbers, terms_in
 
 Translate = Callable[[list[str]], list[list[str]]]
 """Texts → the translations of each, the best first."""
+Align = Callable[[list[tuple[str, str]]], list[Alignment | None]]
+"""Texts with a translation each → which words come from which; ``None`` where that can't be said."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,10 @@ class TranslatedDocument:
 
     text: str
     num_sentences: int
+    markup_placed: int
+    """Sentences whose markup the model lost, and that has been put where its words went."""
     markup_lost: int
-    """Sentences whose markup the model lost: the texts between were translated by themselves."""
+    """Sentences of which that could not be said: the texts between were translated by themselves."""
     num_numbers: int
     """Numbers in the sentences."""
     lost_numbers: tuple[Loss, ...]
@@ -56,6 +62,7 @@ class TranslatedDocument:
         terms_lost = sum(len(one.lost) for one in self.lost_terms)
         said = [f"{self.num_sentences:,} sentences", f"{numbers_lost:,} of {self.num_numbers:,} numbers lost"]
         said += [f"{terms_lost:,} of {self.num_terms:,} terms lost"] if self.num_terms else []
+        said += [f"markup of {self.markup_placed:,} placed by attention"] if self.markup_placed else []
         said += [f"{self.markup_lost:,} translated in pieces, to keep their markup"] if self.markup_lost else []
         return "; ".join(said)
 
@@ -65,15 +72,23 @@ class TranslatedDocument:
 
 
 def translate_document(
-    document: Document, translate: Translate, glossary: Glossary, keeps: Callable[[str], bool]
+    document: Document, translate: Translate, glossary: Glossary, keeps: Callable[[str], bool], align: Align
 ) -> TranslatedDocument:
-    """Each sentence in its best wording that keeps its markup. ``keeps``: whether the model can say a text as it is."""
+    """Each sentence in its best wording that keeps its markup. ``keeps``: whether the model can say a text as it is.
+
+    Where none keeps it, the sentence is translated without, and its markup is put where the words went (``align``).
+    """
     sentences = document.sentences
     style = next((style for style in STYLES if keeps(style.format(1)) and style.format(1) not in document.source), MARK)
     texts = list(dict.fromkeys(sentence.marked(style) for sentence in sentences))
     found = dict(zip(texts, translate(texts), strict=True)) if texts else {}
     chosen = [_chosen(document, sentence, found[sentence.marked(style)], glossary, style) for sentence in sentences]
     missed = [sentence for sentence, one in zip(sentences, chosen, strict=True) if one is None]
+    placed = iter(_placed(document, missed, translate, glossary, align, style))
+    chosen = [next(placed) if one is None else one for one in chosen]
+    num_placed = len(missed)
+    missed = [sentence for sentence, one in zip(sentences, chosen, strict=True) if one is None]
+    num_placed -= len(missed)
     pieces = list(dict.fromkeys(piece.strip() for sentence in missed for piece in sentence.stretches))
     wordings = {piece: best for piece, (best, *_) in zip(pieces, translate(pieces), strict=True)} if pieces else {}
     written, seen = [], []
@@ -85,7 +100,7 @@ def translate_document(
         else:
             written.append(one.source)
             seen.append(one.seen)
-    return _result(document, written, seen, glossary, len(missed))
+    return _result(document, written, seen, glossary, num_placed, len(missed))
 
 
 class _Wording(NamedTuple):
@@ -102,12 +117,39 @@ def _chosen(
     rendered = ((text, document.rendered(sentence, text, style)) for text in found)
     kept = [_Wording(source, sentence.seen(text, style)) for text, source in rendered if source is not None]
     own = sentence.text
-    losses = [len(lost_terms(own, one.seen, glossary)) + len(lost_numbers(own, one.seen)) for one in kept]
+    losses = [num_lost(own, one.seen, glossary) for one in kept]
     return kept[losses.index(min(losses))] if kept else None
 
 
+def _placed(
+    document: Document, sentences: list[Sentence], translate: Translate, glossary: Glossary, align: Align, style: str
+) -> list[_Wording | None]:
+    """Sentences translated without their markup, which is then put where its words went."""
+    plains = [plain_text(sentence) for sentence in sentences]
+    texts = list(dict.fromkeys(text for text, _ in plains))
+    found = dict(zip(texts, translate(texts), strict=True)) if texts else {}
+    best = {text: _keeping_most(text, found[text], glossary) for text in texts}
+    alignments = dict(zip(texts, align(list(best.items())), strict=True)) if texts else {}
+    wordings: list[_Wording | None] = []
+    for sentence, (text, places) in zip(sentences, plains, strict=True):
+        alignment = alignments[text]
+        marked = None if alignment is None else place_marks(text, places, best[text], alignment, style)
+        source = None if marked is None else document.rendered(sentence, marked, style)
+        wordings.append(None if marked is None or source is None else _Wording(source, sentence.seen(marked, style)))
+    return wordings
+
+
+def _keeping_most(source: str, found: list[str], glossary: Glossary) -> str:
+    return min(found, key=lambda text: num_lost(source, text, glossary))
+
+
+def num_lost(source: str, text: str, glossary: Glossary) -> int:
+    """How many terms and numbers."""
+    return len(lost_terms(source, text, glossary)) + len(lost_numbers(source, text))
+
+
 def _result(
-    document: Document, written: list[str], seen: list[str], glossary: Glossary, missed: int
+    document: Document, written: list[str], seen: list[str], glossary: Glossary, placed: int, missed: int
 ) -> TranslatedDocument:
     pairs = [(sentence.text, text) for sentence, text in zip(document.sentences, seen, strict=True)]
     losses_of_numbers = [Loss(a, b, tuple(lost)) for a, b in pairs if (lost := lost_numbers(a, b))]
@@ -115,6 +157,7 @@ def _result(
     return TranslatedDocument(
         text=document.replaced(list(written)),
         num_sentences=len(pairs),
+        markup_placed=placed,
         markup_lost=missed,
         num_numbers=sum(len(numbers(a)) for a, _ in pairs),
         lost_numbers=tuple(losses_of_numbers),

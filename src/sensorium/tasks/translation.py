@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sensorium.checkpoint import Checkpoint
+from sensorium.checkpoint import Checkpoint, open_checkpoint
 from sensorium.errors import UsageError
+from sensorium.infer.alignment import Alignment, Located, align
 from sensorium.infer.write import Written
 from sensorium.tasks._languages import framing, task_name
 from sensorium.tasks._task import require_text
-from sensorium.tasks._translated import TranslatedDocument, translate_document
+from sensorium.tasks._translated import TranslatedDocument, num_lost, translate_document
 from sensorium.tasks.text2text_generation import Manner, Source, Text2TextGeneration
 from sensorium.text.documents import Document, Format, open_document
 from sensorium.text.kept import Glossary, lost_numbers, lost_terms
@@ -91,9 +92,9 @@ class Translation(Text2TextGeneration):
     ) -> TranslatedDocument:
         """A file (Markdown, HTML, plain text, SRT, WebVTT), or a parsed ``Document``, in another language.
 
-        Code, addresses, tags, front matter and times stay byte for byte. Markup within a sentence goes with its words;
-        where the model loses it, the texts between are translated by themselves, which the result counts. So it does
-        numbers and terms that were lost. Raises ``DataError`` for a file that can't be read.
+        Code, addresses, tags, front matter and times stay byte for byte. Markup within a sentence goes with its words:
+        as the model has it, else as its attention says, else the texts between are translated by themselves, which the
+        result counts. So it does numbers and terms that were lost. Raises ``DataError`` for a file that can't be read.
         """
         manner = self._manner(src_lang, tgt_lang, options, glossary or {}, assistant=assistant_model)
         opened = source if isinstance(source, Document) else open_document(source, format)
@@ -102,7 +103,9 @@ class Translation(Text2TextGeneration):
         def translate(texts: list[str]) -> list[list[str]]:
             return [found for _, found in self.translations(texts, manner, cut_loops=cut_loops, chinese=chinese)]
 
-        return translate_document(opened, translate, glossary or {}, self._keeps)
+        return translate_document(
+            opened, translate, glossary or {}, self._keeps, lambda pairs: self._alignments(pairs, manner)
+        )
 
     def translations(
         self, texts: Iterable[Any], manner: Manner, *, cut_loops: bool, chinese: bool
@@ -175,6 +178,24 @@ class Translation(Text2TextGeneration):
         place = min(places, key=lambda place: abs(place - middle))
         return [*self._cut(sentence[:place], manner), *self._cut(sentence[place:], manner)]
 
+    def _alignments(self, pairs: list[tuple[str, str]], manner: Manner) -> list[Alignment | None]:
+        """Which words of translations come from which of their sources; ``None`` for what was not read as a whole.
+
+        The engine's kernels keep no attention, so the checkpoint is opened once more, for as long as this takes.
+        """
+        model: Any = open_checkpoint(self.checkpoint.folder).model
+        chosen, forced = manner.settings.decoder_start_token_id, manner.settings.forced_bos_token_id
+        begin = [model.config.start_token_id if chosen is None else chosen, *([] if forced is None else [forced])]
+        frame = (manner.before, manner.after) if manner.framed else None
+        return [
+            align(
+                model,
+                Located.of(text, self.tokenizer, prefix=manner.prefix, frame=frame),
+                Located.of(translation, self.tokenizer.target, frame=(begin, ())),
+            )
+            for text, translation in pairs
+        ]
+
     def _answer(self, source: str, text: str, glossary: Glossary | None) -> dict[str, Any]:
         if glossary is None:
             return {self.key: text}
@@ -193,7 +214,7 @@ def kept_best(source: str, found: list[str], glossary: Glossary | None) -> list[
     """Translations by what they lose of the source's terms and numbers, equal ones in the order they have."""
     if glossary is None:
         return found
-    return sorted(found, key=lambda text: len(lost_terms(source, text, glossary)) + len(lost_numbers(source, text)))
+    return sorted(found, key=lambda text: num_lost(source, text, glossary))
 
 
 def _finished(source: str, written: Written, cut_loops: bool, chinese: bool) -> str:

@@ -19,12 +19,16 @@ from typing import Literal, get_args
 from sensorium.errors import DataError, UsageError, nearest
 from sensorium.text.documents._html import escape_html, read_html
 from sensorium.text.documents._markdown import escape_markdown, read_markdown
+from sensorium.text.documents._places import Place, plain_text
 from sensorium.text.documents._plain import read_plain
 from sensorium.text.documents._sentence import MARK, STYLES, Part, Piece, Sentence, render
 from sensorium.text.documents._subtitles import escape_subtitles, read_subtitles
 from sensorium.text.sentences import space_between
 
-__all__ = ["MARK", "STYLES", "Document", "Format", "Piece", "Sentence", "format_of", "open_document", "parse_document"]
+__all__ = [
+    "MARK", "STYLES", "Document", "Format", "Piece", "Place", "Sentence", "format_of", "open_document",
+    "parse_document", "plain_text",
+]  # fmt: skip
 
 Format = Literal["markdown", "html", "text", "srt", "vtt"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -193,7 +193,7 @@ def _run(atoms: Sequence[Piece]) -> Iterable[Piece]:
 
 def _trimmed(atoms: Sequence[Piece], first: int, last: int) -> tuple[int, int]:
     """The stretch without the markup around all of it, or that opens or closes what lies beyond it."""
-    partner = {first + a: None if b is None else first + b for a, b in _partners(atoms[first:last]).items()}
+    partner = {first + a: None if b is None else first + b for a, b in partners(atoms[first:last]).items()}
     while first < last:
         start, end = atoms[first], atoms[last - 1]
         if start.kind in ("open", "close") and partner[first] in (None, last - 1):
@@ -210,7 +210,7 @@ def _trimmed(atoms: Sequence[Piece], first: int, last: int) -> tuple[int, int]:
     return first, last
 
 
-def _partners(atoms: Sequence[Piece]) -> dict[int, int | None]:
+def partners(atoms: Sequence[Piece]) -> dict[int, int | None]:
     """Which markup closes which, ``None`` where there is none."""
     partner: dict[int, int | None] = {}
     waiting: list[int] = []
@@ -227,8 +227,8 @@ def _partners(atoms: Sequence[Piece]) -> dict[int, int | None]:
 
 def _nested(order: Sequence[int], markups: Sequence[Piece]) -> bool:
     """Whether markups in another order open and close as they did: each pair still a pair."""
-    before = _partners(markups)
-    after = _partners([markups[n] for n in order])
+    before = partners(markups)
+    after = partners([markups[n] for n in order])
     return all(before[order[a]] == (None if b is None else order[b]) for a, b in after.items())
 
 
