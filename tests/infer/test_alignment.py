@@ -30,7 +30,10 @@ def test_it_is_the_attention_of_the_last_layer_but_one_that_transformers_reports
     peer.save_pretrained(tmp_path)
     read, written = Located.of(TEXTS[0], TOKENIZER), Located.of(TEXTS[1], TOKENIZER, frame=([PAD], []))
     model = open_checkpoint(tmp_path).model
-    found = align(model, read, written)
+    long = Located.of(TEXTS[1] * 3, TOKENIZER)
+    other = Located.of(TEXTS[1], TOKENIZER)
+    nothing, found, _ = align(model, [(long, written), (read, written), (other, written)])
+    assert nothing is None
     assert found is not None
     ids = {"input_ids": torch.tensor([read.token_ids]), "decoder_input_ids": torch.tensor([written.token_ids])}
     with torch.no_grad():
@@ -38,8 +41,6 @@ def test_it_is_the_attention_of_the_last_layer_but_one_that_transformers_reports
     # The row before a token's is the step that writes it; the end token of the source stands for no text.
     torch.testing.assert_close(torch.tensor(found.weights), reported.mean(0)[:-1, :-1], rtol=1e-4, atol=1e-5)
     assert len(found.written) == len(written.token_ids) - 1
-    long = Located.of(TEXTS[1] * 3, TOKENIZER)
-    assert align(model, long, written) is None
 
 
 def test_places_are_those_in_the_text_whatever_stands_around_it() -> None:

@@ -17,6 +17,8 @@ Span = tuple[int, int]
 """First character, and the one after the last."""
 Frame = tuple[Sequence[int], Sequence[int]]
 """Tokens before a text and behind it."""
+TOGETHER = 32
+"""Pairs that go through the model at once."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +59,42 @@ class Alignment:
     """[S]"""
 
 
-@torch.inference_mode()
-def align(model: EncoderDecoder, read: Located, written: Located) -> Alignment | None:
-    """Attention of written tokens to their source: the mean of the heads in the last layer but one of the decoder, at
-    the step that writes the token (Garg et al., 2019, §3, of models that were not taught to align).
+def align(model: EncoderDecoder, pairs: Sequence[tuple[Located, Located]]) -> list[Alignment | None]:
+    """Attention of written tokens to their source, of texts with a translation each: the mean of the heads in the last
+    layer but one of the decoder, at the step that writes the token (Garg et al., 2019, §3, of models that were not
+    taught to align).
 
-    ``written`` has the decoder's start token in its frame. The model is one as it was opened: the engine's kernels keep
-    no attention. ``None`` for a text that is longer than the model takes.
+    What is written has the decoder's start token in its frame. The model is one as it was opened: the engine's kernels
+    keep no attention. ``None`` for a text that is longer than the model takes.
     """
-    if len(read.token_ids) > model.config.max_length or len(written.token_ids) > model.config.max_written:
-        return None
+    config = model.config
+    fitting = [
+        n
+        for n, (read, written) in enumerate(pairs)
+        if len(read.token_ids) <= config.max_length and len(written.token_ids) <= config.max_written
+    ]
+    found: dict[int, Alignment] = {}
+    for start in range(0, len(fitting), TOGETHER):
+        chosen = fitting[start : start + TOGETHER]
+        found.update(zip(chosen, _aligned(model, [pairs[n] for n in chosen]), strict=True))
+    return [found.get(n) for n in range(len(pairs))]
+
+
+@torch.inference_mode()
+def _aligned(model: EncoderDecoder, pairs: Sequence[tuple[Located, Located]]) -> list[Alignment]:
     layer = max(0, model.config.decoder_stack.num_layers - 2)
-    memory = model.encode(Packed.from_sequences([read.token_ids]))
+    memory = model.encode(Packed.from_sequences([read.token_ids for read, _ in pairs]))
     with capture(model.decoder, layers=[layer], what=["attention"]) as seen:
-        model(Packed.from_sequences([written.token_ids]), memory)
-    [weights] = seen.memory_attention[layer]  # [H, Lq, Ls]
-    rows = [n - 1 for n, place in enumerate(written.places) if place is not None]
-    columns = [n for n, place in enumerate(read.places) if place is not None]
-    return Alignment(
-        weights.mean(dim=0)[rows][:, columns].numpy(),
-        [place for place in written.places if place is not None],
-        [place for place in read.places if place is not None],
-    )
+        model(Packed.from_sequences([written.token_ids for _, written in pairs]), memory)
+    found = []
+    for (read, written), weights in zip(pairs, seen.memory_attention[layer], strict=True):  # [H, Lq, Ls] each
+        rows = [n - 1 for n, place in enumerate(written.places) if place is not None]
+        columns = [n for n, place in enumerate(read.places) if place is not None]
+        found.append(
+            Alignment(
+                weights.mean(dim=0)[rows][:, columns].numpy(),
+                [place for place in written.places if place is not None],
+                [place for place in read.places if place is not None],
+            )
+        )
+    return found

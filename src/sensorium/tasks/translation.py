@@ -187,14 +187,14 @@ class Translation(Text2TextGeneration):
         chosen, forced = manner.settings.decoder_start_token_id, manner.settings.forced_bos_token_id
         begin = [model.config.start_token_id if chosen is None else chosen, *([] if forced is None else [forced])]
         frame = (manner.before, manner.after) if manner.framed else None
-        return [
-            align(
-                model,
+        located = [
+            (
                 Located.of(text, self.tokenizer, prefix=manner.prefix, frame=frame),
                 Located.of(translation, self.tokenizer.target, frame=(begin, ())),
             )
             for text, translation in pairs
         ]
+        return align(model, located)
 
     def _answer(self, source: str, text: str, glossary: Glossary | None) -> dict[str, Any]:
         if glossary is None:
