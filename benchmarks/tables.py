@@ -18,9 +18,14 @@ Row = dict[str, str]
 COLOURS = {"fp32": "#7a8b99", "bf16": "#2a7f8f", "int8": "#c0702f"}
 
 
+def results(name: str) -> Path:
+    """The file of a benchmark."""
+    return Path(__file__).parent / "results" / f"{name}.csv"
+
+
 def by_processor(name: str, *key: str) -> dict[str, list[Row]]:
     """Processor → the latest row of each key; the processor measured last comes first."""
-    with (Path(__file__).parent / "results" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+    with results(name).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     found: dict[str, dict[tuple[str, ...], Row]] = {}
     for row in rows:
@@ -168,7 +173,10 @@ def score(row: Row, name: str, interval: str = "", *, times: int = 1, digits: in
 
 def multi30k(processor: str, rows: Sequence[Row]) -> str:
     """Captions into German."""
-    cells = [[row["what"], row["how"], score(row, "bleu"), score(row, "chrf"), row["seconds"]] for row in rows]
+    cells = [
+        [row["what"], row["how"], *(score(row, name, digits=2) for name in ("bleu", "chrf")), row["seconds"]]
+        for row in rows
+    ]
     return table(["who", "how it is counted", "BLEU", "chrF", "seconds"], cells)
 
 
@@ -245,6 +253,8 @@ REACHED = {
 def page(text: str) -> str:
     """The page with its tables drawn anew, each between ``<!-- name -->`` and ``<!-- end of name -->``."""
     for mark, (draw, name, key) in {**SECTIONS, **REACHED}.items():
+        if not results(name).exists():  # not measured yet: it has no place on the page
+            continue
         found = list(by_processor(name, *key).items())[: 1 if mark in REACHED else None]
         tables = [f"{caption(p, rows)}\n\n{draw(p, rows)}" for p, rows in found]
         before, begin, rest = text.partition(f"<!-- {mark} -->\n")
