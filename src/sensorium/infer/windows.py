@@ -49,9 +49,7 @@ class Frame:
 
 def frame(tokenizer: Tokenizer, *, first: str | None = None, second: str | None = None) -> Frame:
     """The frame of a text alone, of one that follows ``first``, or of one that ``second`` follows."""
-    probe = tokenizer.encode("a").sequence_ids
-    num_before = next((i for i, sequence in enumerate(probe) if sequence is not None), len(probe))
-    num_after = next((i for i, sequence in enumerate(reversed(probe)) if sequence is not None), 0)
+    num_before, num_after = map(len, tokenizer.frame())
     if first is not None:
         template = tokenizer.encode(first, "")
         place = len(template) - num_after

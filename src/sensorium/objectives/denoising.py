@@ -50,9 +50,7 @@ class Denoising:
     def prepare(self, records: Sequence[Record], tokenizer: Tokenizer) -> Framed:
         """Tokenise. Raises ``DataError`` for a record without text, ``UsageError`` without a mask token."""
         mask_id = require_mask(tokenizer, "denoising")
-        framed = tokenizer.encode("a")
-        own = [row for row, sequence in enumerate(framed.sequence_ids) if sequence is not None]
-        before, behind = framed.token_ids[: own[0]], framed.token_ids[own[-1] + 1 :]
+        before, behind = tokenizer.frame()
         size, pieces = self.max_length - len(before) - len(behind), []
         for number, record in enumerate(records, 1):
             token_ids = np.asarray(tokenizer.encode_plain(str(field(record, "text", number))), np.int32)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from sensorium.text.sentences import sentence_spans
 
-_TOKENS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
+EASTERN = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+"""Characters that are words of their own: Chinese and Japanese."""
+_TOKENS = re.compile(rf"[{EASTERN}]|[^\W_{EASTERN}]+")
 LEAST = 0.3
 """Of a sentence's words: below, it rests on nothing that can be shown."""
 MOST_SOURCES = 3

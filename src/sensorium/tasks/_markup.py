@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sensorium.infer.alignment import Alignment, Span
+from sensorium.tasks._links import EASTERN
 from sensorium.text.documents import Place
 
-_EASTERN = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORDS = re.compile(rf"[{_EASTERN}]|[^\W_{_EASTERN}]+(?:['’-][^\W_{_EASTERN}]+)*|[^\w\s]|_")
+_WORDS = re.compile(rf"[{EASTERN}]|[^\W_{EASTERN}]+(?:['’-][^\W_{EASTERN}]+)*|[^\w\s]|_")
 
 
 def place_marks(plain: str, places: Sequence[Place], written: str, alignment: Alignment, style: str) -> str | None:

@@ -11,7 +11,7 @@ from sensorium.infer.alignment import Alignment
 from sensorium.storage import write_text
 from sensorium.tasks._markup import place_marks
 from sensorium.text.documents import MARK, STYLES, Document, Sentence, plain_text
-from sensorium.text.kept import Glossary, lost_numbers, lost_terms, numbers, terms_in
+from sensorium.text.kept import Glossary, kept_best, lost_numbers, lost_terms, num_lost, numbers, terms_in
 
 Translate = Callable[[list[str]], list[list[str]]]
 """Texts → the translations of each, the best first."""
@@ -84,11 +84,10 @@ def translate_document(
     found = dict(zip(texts, translate(texts), strict=True)) if texts else {}
     chosen = [_chosen(document, sentence, found[sentence.marked(style)], glossary, style) for sentence in sentences]
     missed = [sentence for sentence, one in zip(sentences, chosen, strict=True) if one is None]
-    placed = iter(_placed(document, missed, translate, glossary, align, style))
-    chosen = [next(placed) if one is None else one for one in chosen]
-    num_placed = len(missed)
+    placed = _placed(document, missed, translate, glossary, align, style)
+    given = iter(placed)
+    chosen = [next(given) if one is None else one for one in chosen]
     missed = [sentence for sentence, one in zip(sentences, chosen, strict=True) if one is None]
-    num_placed -= len(missed)
     pieces = list(dict.fromkeys(piece.strip() for sentence in missed for piece in sentence.stretches))
     wordings = {piece: best for piece, (best, *_) in zip(pieces, translate(pieces), strict=True)} if pieces else {}
     written, seen = [], []
@@ -100,7 +99,7 @@ def translate_document(
         else:
             written.append(one.source)
             seen.append(one.seen)
-    return _result(document, written, seen, glossary, num_placed, len(missed))
+    return _result(document, written, seen, glossary, len(placed) - len(missed), len(missed))
 
 
 class _Wording(NamedTuple):
@@ -128,7 +127,7 @@ def _placed(
     plains = [plain_text(sentence) for sentence in sentences]
     texts = list(dict.fromkeys(text for text, _ in plains))
     found = dict(zip(texts, translate(texts), strict=True)) if texts else {}
-    best = {text: _keeping_most(text, found[text], glossary) for text in texts}
+    best = {text: kept_best(text, found[text], glossary)[0] for text in texts}
     alignments = dict(zip(texts, align(list(best.items())), strict=True)) if texts else {}
     wordings: list[_Wording | None] = []
     for sentence, (text, places) in zip(sentences, plains, strict=True):
@@ -137,15 +136,6 @@ def _placed(
         source = None if marked is None else document.rendered(sentence, marked, style)
         wordings.append(None if marked is None or source is None else _Wording(source, sentence.seen(marked, style)))
     return wordings
-
-
-def _keeping_most(source: str, found: list[str], glossary: Glossary) -> str:
-    return min(found, key=lambda text: num_lost(source, text, glossary))
-
-
-def num_lost(source: str, text: str, glossary: Glossary) -> int:
-    """How many terms and numbers."""
-    return len(lost_terms(source, text, glossary)) + len(lost_numbers(source, text))
 
 
 def _result(

@@ -159,7 +159,7 @@ class Text2TextGeneration:
             TruncatedWarning,
             stacklevel=2,
         )
-        after = self._num_after(manner)
+        after = len(manner.after if manner.framed else self.tokenizer.frame()[1])
         return Source(text, [*token_ids[: self.max_length - after], *token_ids[len(token_ids) - after :]])
 
     def token_ids(self, text: str, manner: Manner) -> list[int]:
@@ -208,13 +208,6 @@ class Text2TextGeneration:
         """Tokens that a source and what is likely to be written for it take in a batch."""
         length = len(source.token_ids)
         return length + min(settings.most_new_tokens(1), 2 * length + 32) * branches
-
-    def _num_after(self, manner: Manner) -> int:
-        """Tokens that frame a text at its end."""
-        if manner.framed:
-            return len(manner.after)
-        sequence_ids = self.tokenizer.encode("a").sequence_ids
-        return next((n for n, one in enumerate(reversed(sequence_ids)) if one is not None), 0)
 
 
 def _finished(written: Written, manner: Manner) -> Written:

@@ -15,10 +15,10 @@ from sensorium.infer.alignment import Alignment, Located, align
 from sensorium.infer.write import Written
 from sensorium.tasks._languages import framing, task_name
 from sensorium.tasks._task import require_text
-from sensorium.tasks._translated import TranslatedDocument, num_lost, translate_document
+from sensorium.tasks._translated import TranslatedDocument, translate_document
 from sensorium.tasks.text2text_generation import Manner, Source, Text2TextGeneration
 from sensorium.text.documents import Document, Format, open_document
-from sensorium.text.kept import Glossary, lost_numbers, lost_terms
+from sensorium.text.kept import Glossary, kept_best, lost_numbers, lost_terms
 from sensorium.text.loops import cut_loop
 from sensorium.text.punctuation import chinese_punctuation
 from sensorium.text.sentences import sentence_spans, space_between
@@ -72,9 +72,12 @@ class Translation(Text2TextGeneration):
         chinese = _is_chinese(tgt_lang)
         wanted = options.get("num_return_sequences") or 1
 
+        def ranked(source: str, found: list[str]) -> list[str]:
+            return found if glossary is None else kept_best(source, found, glossary)
+
         def answers(texts: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
             for source, found in self.translations(texts, manner, cut_loops=cut_loops, chinese=chinese):
-                yield [self._answer(source, text, glossary) for text in kept_best(source, found, glossary)[:wanted]]
+                yield [self._answer(source, text, glossary) for text in ranked(source, found)[:wanted]]
 
         return self.shaped(inputs, answers)
 
@@ -208,13 +211,6 @@ class Translation(Text2TextGeneration):
         written = target.encode_plain(text)
         known = self.tokenizer.unk_id not in read and target.unk_id not in written
         return known and target.decode(written).strip() == text
-
-
-def kept_best(source: str, found: list[str], glossary: Glossary | None) -> list[str]:
-    """Translations by what they lose of the source's terms and numbers, equal ones in the order they have."""
-    if glossary is None:
-        return found
-    return sorted(found, key=lambda text: num_lost(source, text, glossary))
 
 
 def _finished(source: str, written: Written, cut_loops: bool, chinese: bool) -> str:

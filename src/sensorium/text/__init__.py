@@ -186,6 +186,13 @@ class Tokenizer:
         with self._truncation(max_length, 0, "longest_first"):
             return [Encoding.read(encoded) for encoded in guarded(lambda: encode(inputs))]
 
+    def frame(self) -> tuple[list[int], list[int]]:
+        """The special tokens that ``encode`` puts before a text and behind it."""
+        probe = self.encode("a")
+        own = [row for row, sequence in enumerate(probe.sequence_ids) if sequence is not None]
+        first, last = (own[0], own[-1] + 1) if own else (len(probe), len(probe))
+        return probe.token_ids[:first], probe.token_ids[last:]
+
     def encode_plain(self, text: str) -> list[int]:
         """Token ids without special tokens."""
         ids: list[int] = guarded(lambda: self.backend.encode(_text(text), add_special_tokens=False)).ids

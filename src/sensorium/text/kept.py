@@ -110,6 +110,16 @@ def lost_terms(source: str, translation: str, glossary: Glossary) -> list[str]:
     ]
 
 
+def num_lost(source: str, translation: str, glossary: Glossary) -> int:
+    """How many terms and numbers of the source the translation does not keep."""
+    return len(lost_terms(source, translation, glossary)) + len(lost_numbers(source, translation))
+
+
+def kept_best(source: str, translations: Sequence[str], glossary: Glossary) -> list[str]:
+    """Translations by how few terms and numbers they lose, equal ones in the order they have."""
+    return sorted(translations, key=lambda translation: num_lost(source, translation, glossary))
+
+
 def accepted_for(term: str, glossary: Glossary) -> tuple[str, ...]:
     """What a term may become."""
     accepted = glossary[term]

@@ -11,18 +11,18 @@ from sensorium.models.build import Model, build
 from sensorium.objectives._base import Objective
 from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.text import Tokenizer
-from sensorium.train.recipe import ENCODER_DECODERS, LEARNERS
+from sensorium.train.recipe import TWO_TEXTS
 
 
 def check_kind(source: Checkpoint, kind: str) -> None:
     """Raise ``UsageError`` when only one of an opened model and an objective reads one text and writes another."""
-    if isinstance(source.config, EncoderDecoderConfig) == (LEARNERS[kind] == ENCODER_DECODERS):
+    if isinstance(source.config, EncoderDecoderConfig) == (kind in TWO_TEXTS):
         return
-    if LEARNERS[kind] == ENCODER_DECODERS:
+    if kind in TWO_TEXTS:
         raise UsageError(f"{source.folder}: a {source.family} model does not read one text and write another")
     raise UsageError(
-        f"{source.folder}: a {source.family} model reads one text and writes another; objective.kind must be 'seq2seq' "
-        "or 'denoising'"
+        f"{source.folder}: a {source.family} model reads one text and writes another; objective.kind must be "
+        f"{' or '.join(map(repr, TWO_TEXTS))}"
     )
 
 

@@ -32,6 +32,8 @@ LEARNERS = {
     "conversation": DECODERS, "seq2seq": ENCODER_DECODERS, "denoising": ENCODER_DECODERS,
 }  # fmt: skip
 """The families of which a new model can be trained for an objective."""
+TWO_TEXTS = tuple(kind for kind, families in LEARNERS.items() if families == ENCODER_DECODERS)
+"""Objectives that read one text and write another."""
 WRITERS = ("causal", "conversation", "seq2seq", "denoising")
 """Objectives whose head every such model has."""
 TAUGHT = ("sequence", "causal", "conversation", "seq2seq")

@@ -34,7 +34,7 @@ from sensorium.train.checks import check_fit, check_heads, check_kind
 from sensorium.train.loop import Outcome, Trainer
 from sensorium.train.new_models import new_config, start_token_id
 from sensorium.train.optim import OptimizerSettings
-from sensorium.train.recipe import DECODERS, ENCODER_DECODERS, LEARNERS, Recipe
+from sensorium.train.recipe import DECODERS, LEARNERS, TWO_TEXTS, Recipe
 from sensorium.train.settings import LoopSettings
 from sensorium.train.state import fingerprint
 from sensorium.train.teaching import taught_by
@@ -299,7 +299,7 @@ def _chat_template(recipe: Recipe, source: Checkpoint | None) -> str | None:
 
 def _start_token_id(recipe: Recipe, source: Checkpoint | None, tokenizer: Tokenizer) -> int | None:
     """What the decoder of an encoder–decoder begins with; ``None`` where the objective needs none."""
-    if LEARNERS[recipe.objective.kind] != ENCODER_DECODERS:
+    if recipe.objective.kind not in TWO_TEXTS:
         return None
     if source is None:
         return start_token_id(tokenizer, recipe.model.family)
