@@ -13,14 +13,16 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FLAGS = """
-    -O3 -std=c++17 -fPIC -fopenmp -mprefer-vector-width=512 -mfma -mavx512f -mavx512bw -mavx512vl -mavx512dq
-    -mavx512bf16 -mavx512vnni
-""".split()
+COMMON = "-O3 -std=c++17 -fPIC -fopenmp -mfma".split()
+KINDS = {
+    "avx512": "-mprefer-vector-width=512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mavx512vnni".split(),
+    "avx2": "-mprefer-vector-width=256 -mavx2".split(),
+}
+"""The flags for each kind of processor; ``sensorium.native`` takes the first that this one can run."""
 
 
 class Kernels(BuildHookInterface):  # type: ignore[type-arg]
-    """``src/sensorium/native/*.cpp`` → ``_stack.so`` beside them."""
+    """``src/sensorium/native/*.cpp`` → ``_stack_avx512.so`` and ``_stack_avx2.so`` beside them."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called before a wheel is made, an editable one too."""
@@ -28,28 +30,33 @@ class Kernels(BuildHookInterface):  # type: ignore[type-arg]
         compiler = os.environ.get("CXX") or shutil.which("g++")
         if compiler is None or platform.system() != "Linux" or platform.machine() != "x86_64":
             return
-        fresh, library = folder / "_stack.so.new", folder / "_stack.so"
-        with tempfile.TemporaryDirectory() as objects:
-            sources = sorted(folder.glob("*.cpp"))
-            compiled = [str(Path(objects) / f"{source.stem}.o") for source in sources]
-            try:
-                # One process a file: together they take more than a minute.
-                commands = [
-                    [compiler, *FLAGS, "-c", str(source), "-o", target]
-                    for source, target in zip(sources, compiled, strict=True)
-                ]
-                with ThreadPoolExecutor() as pool:
-                    done = list(pool.map(_run, commands))
-                done.append(_run([compiler, "-shared", "-fopenmp", *compiled, "-o", str(fresh)]))
-            except OSError as error:
-                self.app.display_warning(f"the kernels were not compiled: {error}")
-                return
-        if failed := [result for result in done if result.returncode]:
-            self.app.display_warning(f"the kernels were not compiled: {failed[0].stderr[-500:]}")
+        try:
+            failed = _compile(compiler, sorted(folder.glob("*.cpp")), folder)
+        except OSError as error:
+            failed = str(error)
+        if failed:
+            self.app.display_warning(f"the kernels were not compiled: {failed[-500:]}")
             return
-        os.replace(fresh, library)  # a process may have the old one open
-        build_data["artifacts"].append(str(library.relative_to(self.root)))
+        build_data["artifacts"] += [f"src/sensorium/native/_stack_{kind}.so" for kind in KINDS]
         build_data["pure_python"], build_data["infer_tag"] = False, True
+
+
+def _compile(compiler: str, sources: list[Path], folder: Path) -> str:
+    """Both libraries, or what the compiler said; those that were there stay if it fails."""
+    with tempfile.TemporaryDirectory() as objects, ThreadPoolExecutor(os.cpu_count()) as pool:
+        # A process a file: one after the other they take minutes.
+        parts = {kind: [str(Path(objects) / f"{source.stem}.{kind}.o") for source in sources] for kind in KINDS}
+        fresh = {kind: folder / f"_stack_{kind}.so.new" for kind in KINDS}
+        done = list(pool.map(_run, [
+            [compiler, *COMMON, *KINDS[kind], "-c", str(source), "-o", to]
+            for kind in KINDS for source, to in zip(sources, parts[kind], strict=True)
+        ]))  # fmt: skip
+        done += [_run([compiler, "-shared", "-fopenmp", *parts[kind], "-o", str(fresh[kind])]) for kind in KINDS]
+        if failed := [result for result in done if result.returncode]:
+            return failed[0].stderr
+        for path in fresh.values():
+            os.replace(path, path.with_suffix(""))  # a process may have the old one open
+    return ""
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:

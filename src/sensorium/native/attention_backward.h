@@ -68,12 +68,12 @@ inline void weights_and_slopes(const HeadGradient<Number>& head, size_t row, siz
     for (size_t i = 0; i < head.size; i += WIDTH)
         along += load(output + i, first_lanes(head.size - i)) * load(gradient + i, first_lanes(head.size - i));
     for (size_t i = 0; i < seen; i += WIDTH)
-        largest = _mm512_mask_max_ps(largest, first_lanes(seen - i), largest, load(score + i));
+        largest = choose(first_lanes(seen - i), larger(largest, load(score + i)), largest);
     const Floats to_log2 = splat(head.scale * 1.44269504f), top = splat(maximum(largest)) * to_log2, mean = splat(sum(along));
     Floats total = splat(0.0f);
     for (size_t i = 0; i < seen; i += WIDTH) {
-        const Floats power = _mm512_fmsub_ps(load(score + i), to_log2, top);
-        const Floats weight = _mm512_maskz_mov_ps(first_lanes(seen - i), exp2<EXACT>(power));
+        const Floats power = fused_less(load(score + i), to_log2, top);
+        const Floats weight = only(first_lanes(seen - i), exp2<EXACT>(power));
         total += weight;
         store(score + i, weight);
     }
@@ -83,7 +83,7 @@ inline void weights_and_slopes(const HeadGradient<Number>& head, size_t row, siz
         const Floats weight = load(score + i) * inverse;
         const Floats slope = weight * (drop(row, i, load(want + i)) - mean) * scale;
         store(score + i, drop(row, i, weight));
-        store(want + i, _mm512_maskz_mov_ps(first_lanes(seen - i), slope));
+        store(want + i, only(first_lanes(seen - i), slope));
     }
     for (; i < width; i += WIDTH) store(score + i, splat(0.0f)), store(want + i, splat(0.0f));
 }
@@ -125,13 +125,13 @@ inline void attend_backward_by_tiles(const HeadGradient<typename Dtype::Number>&
         }
         const auto turn = [&](const float* from, uint32_t* to) {  // [queries, keys] → a key's queries as a row of units
             for (size_t key = 0; key < most; key += WIDTH) {
-                __m512i block[WIDTH];
+                Integers block[WIDTH];
 #pragma GCC unroll 16
                 for (size_t r = 0; r < WIDTH; ++r)
                     block[r] = zip<Dtype>(load(from + 2 * r * s.width + key), load(from + (2 * r + 1) * s.width + key));
                 transpose(block);
 #pragma GCC unroll 16
-                for (size_t k = 0; k < WIDTH; ++k) _mm512_storeu_si512(to + (key + k) * s.steps + row / 2, block[k]);
+                for (size_t k = 0; k < WIDTH; ++k) store_units(to + (key + k) * s.steps + row / 2, block[k]);
             }
         };
         turn(s.scores, s.weights);
@@ -174,16 +174,13 @@ inline void attend_backward(const HeadGradient<typename Dtype::Number>& head, ui
             constexpr int R = decltype(block)::value;
             const size_t most = head.causal ? row + R : keys;  // keys that the last of these queries sees
             const auto times = [&](const Number* a, size_t stride, const uint32_t* b, float* to) {
-                for (size_t first = 0; first < most; first += PANEL) {
-                    with_constant<PANEL / WIDTH>(int((std::min(PANEL, most - first) + WIDTH - 1) / WIDTH), [&](auto vectors) {
-                        constexpr int C = decltype(vectors)::value;
-                        __m512 sums[R][C] = {};
-                        add_dots<Dtype, R, C>(reinterpret_cast<const uint32_t*>(a), stride / PER, 1, b + first, width,
-                                              units, sums);
-                        for (int r = 0; r < R; ++r)
-                            for (int c = 0; c < C; ++c) store(to + r * width + first + c * WIDTH, sums[r][c]);
-                    });
-                }
+                with_columns<R>(most, [&](size_t first, auto vectors) {
+                    constexpr int C = decltype(vectors)::value;
+                    Floats sums[R][C] = {};
+                    add_dots<Dtype, R, C>(reinterpret_cast<const uint32_t*>(a), stride / PER, 1, b + first, width, units,
+                                          sums);
+                    each_sum<R, C>([&](int r, int c) { store(to + r * width + first + c * WIDTH, sums[r][c]); });
+                });
             };
             times(head.query + row * head.stride, head.stride, s.keys, s.scores);
             times(head.gradient + row * head.output_stride, head.output_stride, s.values, s.wanted);
@@ -196,25 +193,22 @@ inline void attend_backward(const HeadGradient<typename Dtype::Number>& head, ui
                 const auto zipped = [&](const float* from, uint32_t* to) {
                     for (size_t i = 0; i < width; i += WIDTH) {
                         const Floats odd = pair ? load(from + (r + 1) * width + i) : splat(0.0f);
-                        _mm512_storeu_si512(to + (row + r) / PER * width + i, zip<Dtype>(load(from + r * width + i), odd));
+                        store_units(to + (row + r) / PER * width + i, zip<Dtype>(load(from + r * width + i), odd));
                     }
                 };
                 zipped(s.scores, s.weights);
                 zipped(s.wanted, s.slopes);
             }
-            for (size_t first = 0; first < size; first += PANEL) {
-                const size_t columns = std::min(PANEL, size - first);
-                with_constant<PANEL / WIDTH>(int((columns + WIDTH - 1) / WIDTH), [&](auto vectors) {
-                    constexpr int C = decltype(vectors)::value;
-                    __m512 sums[R][C] = {};
-                    add_dots<Dtype, R, C>(reinterpret_cast<const uint32_t*>(s.rows), width / PER, 1, s.key_rows + first,
-                                          row_size, (most + PER - 1) / PER, sums);
-                    for (int r = 0; r < R; ++r)
-                        for (int c = 0; c < C; ++c)
-                            store(head.query_gradient + (row + r) * head.stride + first + c * WIDTH, sums[r][c],
-                                  first_lanes(size - first - c * WIDTH));
+            with_columns<R>(size, [&](size_t first, auto vectors) {
+                constexpr int C = decltype(vectors)::value;
+                Floats sums[R][C] = {};
+                add_dots<Dtype, R, C>(reinterpret_cast<const uint32_t*>(s.rows), width / PER, 1, s.key_rows + first,
+                                      row_size, (most + PER - 1) / PER, sums);
+                each_sum<R, C>([&](int r, int c) {
+                    store(head.query_gradient + (row + r) * head.stride + first + c * WIDTH, sums[r][c],
+                          first_lanes(size - first - c * WIDTH));
                 });
-            }
+            });
         });
     }
     const size_t all = (count + PER - 1) / PER;
@@ -223,19 +217,16 @@ inline void attend_backward(const HeadGradient<typename Dtype::Number>& head, ui
             with_constant<ROWS>(int(std::min(size_t(ROWS), keys - key)), [&](auto block) {
                 constexpr int R = decltype(block)::value;
                 const size_t begin = head.causal ? key / PER : 0;  // earlier queries do not see these keys
-                for (size_t first = 0; first < size; first += PANEL) {
-                    const size_t columns = std::min(PANEL, size - first);
-                    with_constant<PANEL / WIDTH>(int((columns + WIDTH - 1) / WIDTH), [&](auto vectors) {
-                        constexpr int C = decltype(vectors)::value;
-                        __m512 sums[R][C] = {};
-                        add_dots<Dtype, R, C>(a + begin * width + key, 1, width, b + begin * row_size + first, row_size,
-                                              all - begin, sums);
-                        for (int r = 0; r < R; ++r)
-                            for (int c = 0; c < C; ++c)
-                                store(to + (key + r) * head.key_stride + first + c * WIDTH, sums[r][c],
-                                      first_lanes(size - first - c * WIDTH));
+                with_columns<R>(size, [&](size_t first, auto vectors) {
+                    constexpr int C = decltype(vectors)::value;
+                    Floats sums[R][C] = {};
+                    add_dots<Dtype, R, C>(a + begin * width + key, 1, width, b + begin * row_size + first, row_size,
+                                          all - begin, sums);
+                    each_sum<R, C>([&](int r, int c) {
+                        store(to + (key + r) * head.key_stride + first + c * WIDTH, sums[r][c],
+                              first_lanes(size - first - c * WIDTH));
                     });
-                }
+                });
             });
         }
     };

@@ -7,11 +7,9 @@
 
 // Two rows' numbers as units of a product over rows (bfloat16); one row's as they are (float32).
 template <class Dtype>
-inline __m512i zip(Floats even, Floats odd) {
-    if constexpr (Dtype::PER_UNIT == 1) return _mm512_castps_si512(even);
-    const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even));
-    const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd));
-    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+inline Integers zip(Floats even, [[maybe_unused]] Floats odd) {
+    if constexpr (Dtype::PER_UNIT == 1) return bits(even);
+    else return rounded_halves(even) | rounded_halves(odd) << 16;
 }
 
 // A matrix read by products over its rows: panels of 64 columns, PER_UNIT rows a step.
@@ -34,18 +32,18 @@ inline void zip_rows(const Zipped& to, size_t step, size_t count, size_t columns
 #pragma GCC unroll 4
                 for (int c = 0; c < C; ++c) {
                     const size_t column = first + c * WIDTH;
-                    const __mmask16 lanes = first_lanes(columns - column);
+                    const Lanes lanes = first_lanes(columns - column);
                     const bool pair = Dtype::PER_UNIT == 2 && row + 1 < count;
                     const Floats even = read(row, column, lanes);
                     const Floats odd = pair ? read(row + 1, column, lanes) : splat(0.0f);
                     totals[c] += even + odd;
-                    _mm512_storeu_si512(place + c * WIDTH, zip<Dtype>(even, odd));
+                    store_units(place + c * WIDTH, zip<Dtype>(even, odd));
                 }
             }
             if (!sums) return;
             for (int c = 0; c < C; ++c) {
                 float* sum = sums + first + c * WIDTH;
-                const __mmask16 lanes = first_lanes(columns - first - c * WIDTH);
+                const Lanes lanes = first_lanes(columns - first - c * WIDTH);
                 store(sum, load(sum, lanes) + totals[c], lanes);
             }
         });
@@ -59,22 +57,22 @@ template <class Dtype>
 inline void products(const uint32_t* a, size_t a_row, size_t a_step, size_t count, const Zipped& b, size_t step,
                      size_t steps, size_t size, float* to, bool more) {
     for (size_t column = 0; column < size; column += PANEL) {
-        with_constant<PANEL / WIDTH>(int((std::min(PANEL, size - column) + WIDTH - 1) / WIDTH), [&](auto vectors) {
-            constexpr int C = decltype(vectors)::value;
-            for (size_t row = 0; row < count; row += ROWS) {
-                with_constant<ROWS>(int(std::min(size_t(ROWS), count - row)), [&](auto block) {
-                    constexpr int R = decltype(block)::value;
-                    __m512 sums[R][C];
-                    const auto place = [&](int r, int c) { return to + (row + r) * size + column + c * WIDTH; };
-                    const auto lanes = [&](int c) { return first_lanes(size - column - c * WIDTH); };
-                    for (int r = 0; r < R; ++r)
-                        for (int c = 0; c < C; ++c) sums[r][c] = more ? load(place(r, c), lanes(c)) : splat(0.0f);
-                    add_dots<Dtype, R, C>(a + row * a_row, a_row, a_step, b.panel(column / PANEL, step), PANEL, steps, sums);
-                    for (int r = 0; r < R; ++r)
-                        for (int c = 0; c < C; ++c) store(place(r, c), sums[r][c], lanes(c));
+        for (size_t row = 0; row < count; row += ROWS) {
+            with_constant<ROWS>(int(std::min(size_t(ROWS), count - row)), [&](auto block) {
+                constexpr int R = decltype(block)::value;
+                with_columns<R>(std::min(PANEL, size - column), [&](size_t begin, auto vectors) {
+                    constexpr int C = decltype(vectors)::value;
+                    Floats sums[R][C];
+                    const size_t first = column + begin;
+                    const auto place = [&](int r, int c) { return to + (row + r) * size + first + c * WIDTH; };
+                    const auto lanes = [&](int c) { return first_lanes(size - first - c * WIDTH); };
+                    each_sum<R, C>([&](int r, int c) { sums[r][c] = more ? load(place(r, c), lanes(c)) : splat(0.0f); });
+                    add_dots<Dtype, R, C>(a + row * a_row, a_row, a_step, b.panel(column / PANEL, step) + begin, PANEL,
+                                          steps, sums);
+                    each_sum<R, C>([&](int r, int c) { store(place(r, c), sums[r][c], lanes(c)); });
                 });
-            }
-        });
+            });
+        }
     }
 }
 
@@ -140,13 +138,13 @@ inline void layer_norm_kept(float* row, size_t size, const float* weight, const 
     const float mean = sum(total) / float(size);
     Floats squares = splat(0.0f);
     for (size_t i = 0; i < size; i += WIDTH) {
-        const __mmask16 lanes = first_lanes(size - i);
-        const Floats away = _mm512_maskz_sub_ps(lanes, load(row + i, lanes), splat(mean));
+        const Lanes lanes = first_lanes(size - i);
+        const Floats away = only(lanes, load(row + i, lanes) - splat(mean));
         squares += away * away;
     }
     *inverse = 1.0f / std::sqrt(sum(squares) / float(size) + epsilon);
     for (size_t i = 0; i < size; i += WIDTH) {
-        const __mmask16 lanes = first_lanes(size - i);
+        const Lanes lanes = first_lanes(size - i);
         const Floats x = (load(row + i, lanes) - splat(mean)) * splat(*inverse);
         store(normal + i, x, lanes);
         store(row + i, x * load(weight + i, lanes) + load(bias + i, lanes), lanes);
@@ -159,7 +157,7 @@ inline void layer_norm_backward(float* gradient, size_t size, const Number* norm
                                 float* weight_sums, float* bias_sums) {
     Floats total = splat(0.0f), along = splat(0.0f);
     for (size_t i = 0; i < size; i += WIDTH) {
-        const __mmask16 lanes = first_lanes(size - i);
+        const Lanes lanes = first_lanes(size - i);
         const Floats g = load(gradient + i, lanes), x = load(normal + i, lanes), scaled = g * load(weight + i, lanes);
         total += scaled;
         along += scaled * x;
@@ -168,7 +166,7 @@ inline void layer_norm_backward(float* gradient, size_t size, const Number* norm
     }
     const Floats mean = splat(sum(total) / float(size)), share = splat(sum(along) / float(size));
     for (size_t i = 0; i < size; i += WIDTH) {
-        const __mmask16 lanes = first_lanes(size - i);
+        const Lanes lanes = first_lanes(size - i);
         const Floats scaled = load(gradient + i, lanes) * load(weight + i, lanes);
         store(gradient + i, (scaled - mean - load(normal + i, lanes) * share) * splat(inverse), lanes);
     }

@@ -2,6 +2,7 @@
 // A unit of a row is repeated over a vector, and multiplied with a vector that holds that unit of sixteen columns.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "amx.h"
@@ -9,39 +10,32 @@
 
 constexpr size_t PANEL = 64;  // columns of a panel of packed weights: [panels][units of a row][64 columns] units
 constexpr size_t AHEAD = 24;  // steps that weights are fetched ahead
-constexpr int ROWS = 6;       // rows times 64 columns are 24 registers of sums; 4 of weights and 1 unit fit beside them
 
 struct Float32 {
     using Number = float;
-    using Sums = __m512;
+    using Sums = Floats;
     static constexpr size_t PER_UNIT = 1;
     static constexpr bool AMX = false;
-    static Sums dot(Sums sums, __m512i unit, __m512i weights) {
-        asm("vfmadd231ps %2, %1, %0" : "+v"(sums) : "v"(unit), "v"(weights));
-        return sums;
-    }
+    static Integers take(Integers units) { return units; }
+    static Sums dot(Sums sums, Integers unit, Integers weights) { return add_product(sums, unit, weights); }
 };
 
 struct Bfloat16 {
     using Number = bfloat16;
-    using Sums = __m512;
+    using Sums = Floats;
     static constexpr size_t PER_UNIT = 2;
     static constexpr bool AMX = false;
-    static Sums dot(Sums sums, __m512i unit, __m512i weights) {
-        asm("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(unit), "v"(weights));
-        return sums;
-    }
+    static Pairs take(Integers units) { return pairs(units); }
+    static Sums dot(Sums sums, Pairs unit, Pairs weights) { return add_pairs(sums, unit, weights); }
 };
 
-struct Int8 {  // rows: unsigned, 128 stands for zero; weights: signed
+struct Int8 {  // weights: signed; rows: with 128 for zero where the processor takes them so (SHIFTED)
     using Number = uint8_t;
-    using Sums = __m512i;
+    using Sums = Integers;
     static constexpr size_t PER_UNIT = 4;
     static constexpr bool AMX = false;
-    static Sums dot(Sums sums, __m512i unit, __m512i weights) {
-        asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(unit), "v"(weights));
-        return sums;
-    }
+    static Integers take(Integers units) { return units; }
+    static Sums dot(Sums sums, Integers unit, Integers weights) { return add_bytes(sums, unit, weights); }
 };
 
 // The same numbers, multiplied by the matrix unit.
@@ -68,15 +62,15 @@ template <class Dtype, int R, int C>
 [[gnu::always_inline]] inline void add_dots(const uint32_t* a, size_t a_row, size_t a_step, const uint32_t* b,
                                             size_t b_stride, size_t steps, typename Dtype::Sums (&sums)[R][C]) {
     for (size_t step = 0; step < steps; ++step, b += b_stride) {
-        __m512i weights[C];
+        decltype(Dtype::take(load_units(b))) weights[C];
 #pragma GCC unroll 4
         for (int c = 0; c < C; ++c) {
-            weights[c] = _mm512_loadu_si512(b + c * WIDTH);
+            weights[c] = Dtype::take(load_units(b + c * WIDTH));
             _mm_prefetch(reinterpret_cast<const char*>(b + AHEAD * b_stride + c * WIDTH), _MM_HINT_T0);
         }
 #pragma GCC unroll 6
         for (int r = 0; r < R; ++r) {
-            const __m512i unit = _mm512_set1_epi32(int(a[r * a_row + step * a_step]));
+            const auto unit = Dtype::take(splat_units(a[r * a_row + step * a_step]));
 #pragma GCC unroll 4
             for (int c = 0; c < C; ++c) sums[r][c] = Dtype::dot(sums[r][c], unit, weights[c]);
         }
@@ -94,12 +88,33 @@ inline void with_constant(int n, const F& f) {
     else with_constant<MOST - 1>(n, f);
 }
 
+// f(column, C) for the columns of a panel from the first on, C vectors of them at a time: as many as R rows of sums allow.
+template <int R, class F>
+[[gnu::always_inline]] inline void with_columns(size_t width, const F& f) {
+    for (size_t column = 0; column < width; column += VECTORS<R> * WIDTH) {
+        const size_t vectors = (width - column + WIDTH - 1) / WIDTH;
+        with_constant<VECTORS<R>>(int(std::min(size_t(VECTORS<R>), vectors)), [&](auto count) { f(column, count); });
+    }
+}
+
+// f(r, c) for R rows and C vectors of sums, unrolled: they stay in registers.
+template <int R, int C, class F>
+[[gnu::always_inline]] inline void each_sum(const F& f) {
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+        for (int c = 0; c < C; ++c) f(r, c);
+    }
+}
+
 // f(dtype) for the dtypes that training knows, by the numbers that Python gives them (native/__init__.py).
 template <class F>
 inline void with_trained(int64_t number, const F& f) {
     switch (number) {
         case 0: return f(Float32{});
         case 1: return f(Bfloat16{});
+#ifdef __AVX512F__
         case 5: return f(Bfloat16Amx{});
+#endif
     }
 }

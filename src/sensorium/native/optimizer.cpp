@@ -43,9 +43,9 @@ std::vector<Piece> pieces(const Parameter* parameters, int64_t count) {
 template <class F>
 void with_gradient(const Parameter& p, const F& f) {
     if (p.gradient_dtype == 0)
-        f([from = static_cast<const float*>(p.gradient)](size_t i, __mmask16 lanes) { return load(from + i, lanes); });
+        f([from = static_cast<const float*>(p.gradient)](size_t i, Lanes lanes) { return load(from + i, lanes); });
     else
-        f([from = static_cast<const bfloat16*>(p.gradient)](size_t i, __mmask16 lanes) { return load(from + i, lanes); });
+        f([from = static_cast<const bfloat16*>(p.gradient)](size_t i, Lanes lanes) { return load(from + i, lanes); });
 }
 
 // Σ gradient², in an order that the number of threads does not change.
@@ -77,13 +77,13 @@ void update(const Parameter* parameters, int64_t count, const Settings& s, int t
         const Floats root = splat(1.0f / std::sqrt(p.correction_square)), epsilon = splat(s.epsilon);
         with_gradient(p, [&](auto read) {
             for (size_t i = work[n].first; i < work[n].first + work[n].count; i += WIDTH) {
-                const __mmask16 lanes = first_lanes(work[n].first + work[n].count - i);
+                const Lanes lanes = first_lanes(work[n].first + work[n].count - i);
                 const Floats g = read(i, lanes) * splat(s.scale);
                 Floats mean = load(p.mean + i, lanes), square = load(p.square + i, lanes);
                 mean += (g - mean) * splat(1.0f - s.beta_mean);
                 square = square * splat(s.beta_square) + g * g * splat(1.0f - s.beta_square);
                 const Floats master =
-                    load(p.master + i, lanes) * keep - step * mean / (_mm512_sqrt_ps(square) * root + epsilon);
+                    load(p.master + i, lanes) * keep - step * mean / (square_root(square) * root + epsilon);
                 store(p.mean + i, mean, lanes);
                 store(p.square + i, square, lanes);
                 store(p.master + i, master, lanes);

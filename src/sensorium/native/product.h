@@ -28,21 +28,25 @@ struct Rows {
 template <class Dtype>
 struct Column {
     const size_t first;
-    const __mmask16 lanes;
+    const Lanes lanes;
     Floats bias, scale;
-    __m512i offset;
+    Integers offset;
 
     Column(const Linear& linear, size_t column)
         : first(column), lanes(first_lanes(size_t(linear.outputs) - column)),
           bias(linear.bias ? load(linear.bias + column, lanes) : splat(0.0f)) {
         if constexpr (Dtype::PER_UNIT != 4) return;
         scale = load(linear.scale + column, lanes);
-        offset = _mm512_maskz_loadu_epi32(lanes, linear.offset + column);
+        if constexpr (SHIFTED) offset = load_units(reinterpret_cast<const uint32_t*>(linear.offset) + column, lanes);
     }
 
     Floats result(typename Dtype::Sums sums, const Rows& rows, size_t row) const {
-        if constexpr (Dtype::PER_UNIT != 4) return sums + bias;
-        else return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(sums, offset)), scale * splat(rows.scale[row]), bias);
+        if constexpr (Dtype::PER_UNIT != 4) {
+            return sums + bias;
+        } else {
+            if constexpr (SHIFTED) sums = sums - offset;
+            return fused(to_floats(sums), scale * splat(rows.scale[row]), bias);
+        }
     }
 };
 
@@ -51,10 +55,11 @@ template <class Dtype>
 struct Weights {
     static size_t units(size_t inputs) { return inputs / Dtype::PER_UNIT * PANEL; }
 
+    // Rows times C vectors of a panel's columns, from `column` on.
     template <int R, int C>
-    [[gnu::always_inline]] static void add(const uint32_t* rows, size_t stride, const uint32_t* panel, size_t inputs,
-                                           typename Dtype::Sums (&sums)[R][C]) {
-        add_dots<Dtype, R, C>(rows, stride, 1, panel, PANEL, inputs / Dtype::PER_UNIT, sums);
+    [[gnu::always_inline]] static void add(const uint32_t* rows, size_t stride, const uint32_t* panel, size_t column,
+                                           size_t inputs, typename Dtype::Sums (&sums)[R][C]) {
+        add_dots<Dtype, R, C>(rows, stride, 1, panel + column, PANEL, inputs / Dtype::PER_UNIT, sums);
     }
 };
 
@@ -68,27 +73,35 @@ using MatrixUnit = std::conditional_t<Dtype::AMX, amx::Configured, Nothing>;
 
 constexpr size_t SPARE = 2 * EDGE;  // rows of memory behind the last one, which products by tiles read
 
-// All rows times the C vectors of one panel, six rows at a time in registers.
-template <class Dtype, int C, class Finish, class Ahead>
+// All rows times one panel, some rows at a time in registers.
+template <class Dtype, class Finish, class Ahead>
 inline void panel_by_rows(const Rows& rows, size_t count, const Linear& linear, const uint32_t* weights, size_t first,
                           const Finish& finish, const Ahead& ahead) {
     const auto* units = static_cast<const uint32_t*>(rows.units);
+    const size_t width = std::min(PANEL, size_t(linear.outputs) - first);
     for (size_t row = 0; row < count; row += ROWS) {
         with_constant<ROWS>(int(std::min(size_t(ROWS), count - row)), [&](auto block) {
             constexpr int R = decltype(block)::value;
-            typename Dtype::Sums sums[R][C] = {};
             for (int r = 0; r < R; ++r) ahead(row + r, first);
-            Weights<Dtype>::template add<R, C>(units + row * rows.stride, rows.stride, weights, size_t(linear.inputs), sums);
-#pragma GCC unroll 6
-            for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-                for (int c = 0; c < C; ++c) {
-                    const Column<Dtype> column(linear, first + c * WIDTH);
+            with_columns<R>(width, [&](size_t begin, auto vectors) {
+                constexpr int C = decltype(vectors)::value;
+                typename Dtype::Sums sums[R][C] = {};
+                Weights<Dtype>::template add<R, C>(units + row * rows.stride, rows.stride, weights, begin,
+                                                   size_t(linear.inputs), sums);
+                each_sum<R, C>([&](int r, int c) {
+                    const Column<Dtype> column(linear, first + begin + c * WIDTH);
                     finish(row + r, column.first, column.lanes, column.result(sums[r][c], rows, row + r));
-                }
-            }
+                });
+            });
         });
     }
+}
+
+// Sixteen sums that the matrix unit has left in memory.
+template <class Dtype>
+inline typename Dtype::Sums sums_at(const uint32_t* place) {
+    if constexpr (Dtype::PER_UNIT == 4) return load_units(place);
+    else return floats(load_units(place));
 }
 
 // The same for some panels on the matrix unit: 32 rows by 32 columns at a time, whose sums go through memory. While it
@@ -116,7 +129,7 @@ inline void panels_by_tiles(const Rows& rows, size_t count, const Linear& linear
             const Column<Dtype> column(linear, column_before + c);
             const uint32_t* place = sums[1 - turn][from] + c;
             for (size_t r = from, row = row_before + from; r < to; ++r, ++row, place += SIDE) {
-                auto found = (typename Dtype::Sums)_mm512_load_si512(place);
+                auto found = sums_at<Dtype>(place);
                 if constexpr (Dtype::NARROW)
                     found = Weights<Dtype>::scaled(found, panel_before, size_t(linear.inputs), column_before % PANEL + c);
                 own(row, column.first, column.lanes, column.result(found, rows, row));
@@ -205,9 +218,6 @@ inline void product(const Team& team, const Rows& rows, size_t count, const Line
     }
     for (size_t panel = begin; panel < end; ++panel) {
         const uint32_t* weights = linear.panels + panel * Weights<Dtype>::units(size_t(linear.inputs));
-        const size_t first = panel * PANEL, width = std::min(PANEL, outputs - first);
-        with_constant<PANEL / WIDTH>(int((width + WIDTH - 1) / WIDTH), [&](auto vectors) {
-            panel_by_rows<Dtype, decltype(vectors)::value>(rows, count, linear, weights, first, finish, ahead);
-        });
+        panel_by_rows<Dtype>(rows, count, linear, weights, panel * PANEL, finish, ahead);
     }
 }

@@ -12,13 +12,13 @@ inline void layer_norm(float* row, size_t size, const float* weight, const float
     const float mean = sum(total) / float(size);
     Floats squares = splat(0.0f);
     for (size_t i = 0; i < size; i += WIDTH) {
-        const __mmask16 lanes = first_lanes(size - i);
-        const Floats away = _mm512_maskz_sub_ps(lanes, load(row + i, lanes), splat(mean));
+        const Lanes lanes = first_lanes(size - i);
+        const Floats away = only(lanes, load(row + i, lanes) - splat(mean));
         squares += away * away;
     }
     const float factor = 1.0f / std::sqrt(sum(squares) / float(size) + epsilon);
     for (size_t i = 0; i < size; i += WIDTH) {
-        const __mmask16 lanes = first_lanes(size - i);
+        const Lanes lanes = first_lanes(size - i);
         const Floats normal = (load(row + i, lanes) - splat(mean)) * splat(factor);
         store(row + i, normal * load(weight + i, lanes) + load(bias + i, lanes), lanes);
     }
@@ -33,7 +33,7 @@ inline void rms_norm(float* row, size_t size, const float* weight, float epsilon
     }
     const Floats factor = splat(1.0f / std::sqrt(sum(squares) / float(size) + epsilon));
     for (size_t i = 0; i < size; i += WIDTH) {
-        const __mmask16 lanes = first_lanes(size - i);
+        const Lanes lanes = first_lanes(size - i);
         store(row + i, load(row + i, lanes) * factor * load(weight + i, lanes), lanes);
     }
 }
@@ -42,7 +42,7 @@ inline void rms_norm(float* row, size_t size, const float* weight, float epsilon
 inline void rotate(float* head, size_t size, const float* cosines, const float* sines) {
     const size_t half = size / 2;
     for (size_t i = 0; i < half; i += WIDTH) {
-        const __mmask16 lanes = first_lanes(half - i);
+        const Lanes lanes = first_lanes(half - i);
         const Floats x = load(head + i, lanes), y = load(head + half + i, lanes);
         const Floats cosine = load(cosines + i, lanes), sine = load(sines + i, lanes);
         store(head + i, x * cosine - y * sine, lanes);
@@ -60,26 +60,24 @@ template <class From>
 inline float largest_of(const From* row, size_t size, const float* factors) {
     Floats largest = splat(0.0f);
     for (size_t i = 0; i < size; i += WIDTH) {
-        const __mmask16 lanes = first_lanes(size - i);
+        const Lanes lanes = first_lanes(size - i);
         const Floats x = load(row + i, lanes);
-        largest = _mm512_max_ps(largest, _mm512_abs_ps(factors ? x * load(factors + i, lanes) : x));
+        largest = larger(largest, absolute(factors ? x * load(factors + i, lanes) : x));
     }
     return maximum(largest);
 }
 
 // The same of bfloat16: without their sign, they are ordered as whole numbers are.
 inline float largest_of(const bfloat16* row, size_t size) {
-    __m512i largest = _mm512_setzero_si512();
-    for (size_t i = 0; i < size; i += 2 * WIDTH) {
-        const __mmask32 lanes = size - i >= 2 * WIDTH ? 0xffffffff : __mmask32((uint64_t(1) << (size - i)) - 1);
-        const __m512i bits = _mm512_and_si512(_mm512_maskz_loadu_epi16(lanes, row + i), _mm512_set1_epi16(0x7fff));
-        largest = _mm512_max_epu16(largest, bits);
-    }
-    const __m512i even = _mm512_slli_epi32(largest, 16), odd = _mm512_and_si512(largest, _mm512_set1_epi32(int(0xffff0000)));
-    return maximum(_mm512_max_ps(_mm512_castsi512_ps(even), _mm512_castsi512_ps(odd)));
+    Integers most = splat_units(0);
+    size_t i = 0;
+    for (; i + 2 * WIDTH <= size; i += 2 * WIDTH) most = larger_halves(most, load_units(row + i) & splat_units(0x7fff7fff));
+    for (; i < size; i += WIDTH)
+        most = larger_halves(most, load_halves(row + i, first_lanes(size - i)) & splat_units(0x7fff));
+    return maximum(larger(floats(most << 16), floats(most & splat_units(0xffff0000))));
 }
 
-// A row, times the factors where there are some, as 8-bit numbers with 128 for zero, and the scale that makes them
+// A row, times the factors where there are some, as 8-bit numbers, and the scale that makes them
 // float32 again (one scale a row, from its largest number).
 template <class From>
 inline float quantise_row(const From* row, size_t size, const float* factors, uint8_t* to) {
@@ -87,22 +85,16 @@ inline float quantise_row(const From* row, size_t size, const float* factors, ui
     if constexpr (std::is_same_v<From, bfloat16>) most = factors ? largest_of(row, size, factors) : largest_of(row, size);
     else most = largest_of(row, size, factors);
     const Floats inverse = splat(most > 0.0f ? 127.0f / most : 0.0f);
-    const auto whole = [&](size_t i, __mmask16 lanes) {  // rounds to nearest even
+    const auto whole = [&](size_t i, Lanes lanes) {  // rounds to nearest even
         const Floats x = load(row + i, lanes);
-        return _mm512_cvtps_epi32((factors ? x * load(factors + i, lanes) : x) * inverse);
+        return to_integers((factors ? x * load(factors + i, lanes) : x) * inverse);
     };
     size_t i = 0;
-    for (; i + 4 * WIDTH <= size; i += 4 * WIDTH) {  // sixty-four at a time
-        const __m512i low = _mm512_packs_epi32(whole(i, 0xffff), whole(i + WIDTH, 0xffff));
-        const __m512i high = _mm512_packs_epi32(whole(i + 2 * WIDTH, 0xffff), whole(i + 3 * WIDTH, 0xffff));
-        // Packing works within quarters of a vector: four numbers of each of the four come together.
-        const __m512i places = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-        const __m512i bytes = _mm512_permutexvar_epi32(places, _mm512_packs_epi16(low, high));
-        _mm512_storeu_si512(to + i, _mm512_xor_si512(bytes, _mm512_set1_epi8(char(0x80))));
-    }
+    for (; i + 4 * WIDTH <= size; i += 4 * WIDTH)
+        store_bytes(to + i, whole(i, ALL), whole(i + WIDTH, ALL), whole(i + 2 * WIDTH, ALL), whole(i + 3 * WIDTH, ALL));
     for (; i < size; i += WIDTH) {
-        const __mmask16 lanes = first_lanes(size - i);
-        _mm_mask_storeu_epi8(to + i, lanes, _mm512_cvtepi32_epi8(_mm512_add_epi32(whole(i, lanes), _mm512_set1_epi32(128))));
+        const Lanes lanes = first_lanes(size - i);
+        store_bytes(to + i, whole(i, lanes), lanes);
     }
     return most / 127.0f;
 }
@@ -125,7 +117,7 @@ struct Activation {
 
     template <int COUNT>
     Floats gate(Floats x) const {  // ½ + odd(x)
-        const Floats inside = _mm512_max_ps(_mm512_min_ps(x, splat(limit)), splat(-limit));
+        const Floats inside = larger(smaller(x, splat(limit)), splat(-limit));
         return inside * polynomial<COUNT>(coefficients, inside * inside * splat(slope) - splat(1.0f)) + splat(0.5f);
     }
 
@@ -145,9 +137,9 @@ struct Activation {
 };
 
 inline Floats sigmoid(Floats x) {  // 1 / (1 + e^-x)
-    const Floats small = exp2<8>(_mm512_abs_ps(x) * splat(-1.44269504f));
+    const Floats small = exp2<8>(absolute(x) * splat(-1.44269504f));
     const Floats upper = splat(1.0f) / (splat(1.0f) + small);
-    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, splat(0.0f), _CMP_LT_OQ), upper, splat(1.0f) - upper);
+    return choose(more(splat(0.0f), x), splat(1.0f) - upper, upper);
 }
 
 // f(activation of sixteen numbers) with the activation chosen once, outside the loops.
@@ -157,7 +149,7 @@ inline void with_activation(const Activation& a, const F& f) {
         case Activation::POLYNOMIAL:
             if (a.count == 8) return f([a](Floats x) { return x * a.gate<8>(x); });
             return f([a](Floats x) { return x * a.gate<16>(x); });
-        case Activation::RELU: return f([](Floats x) { return _mm512_max_ps(x, splat(0.0f)); });
+        case Activation::RELU: return f([](Floats x) { return larger(x, splat(0.0f)); });
         case Activation::SILU: return f([](Floats x) { return x * sigmoid(x); });
         case Activation::TANH: return f([](Floats x) { return splat(2.0f) * sigmoid(x + x) - splat(1.0f); });
     }
@@ -170,7 +162,7 @@ inline void with_slope(const Activation& a, const F& f) {
         case Activation::POLYNOMIAL: return f([a](Floats x) { return a.gate<16>(x); });
         case Activation::RELU:
             return f([](Floats x) {
-                return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, splat(0.0f), _CMP_GT_OQ), splat(1.0f));
+                return only(more(x, splat(0.0f)), splat(1.0f));
             });
         case Activation::SILU:
             return f([](Floats x) {

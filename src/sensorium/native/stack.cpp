@@ -72,7 +72,7 @@ void run_memory(const Stack& stack, const float* vectors, const int64_t* offsets
         for (size_t layer = 0; layer < size_t(stack.layers); ++layer) {
             const size_t stride = 2 * width;
             product<Dtype>(team, {operand, inputs / Dtype::PER_UNIT, scales}, rows, stack.layer[layer].key_value,
-                           [=](size_t row, size_t column, __mmask16 lanes, Floats value) {
+                           [=](size_t row, size_t column, Lanes lanes, Floats value) {
                                store(key_value + row * stride + column, value, lanes);
                            });
             team.meet();
@@ -107,7 +107,7 @@ void run_linear(const Linear& linear, const float* x, size_t count, float* y, in
     {
         [[maybe_unused]] const MatrixUnit<Dtype> unit;
         product<Dtype>({omp_get_num_threads(), omp_get_thread_num()}, rows, count, linear,
-                       [&](size_t row, size_t column, __mmask16 lanes, Floats value) {
+                       [&](size_t row, size_t column, Lanes lanes, Floats value) {
                            store(y + row * outputs + column, value, lanes);
                        });
     }
@@ -124,7 +124,7 @@ void run_stem(const Stem& stem, const int64_t* ids, const int64_t* positions, co
         const float* segment = stem.segments ? stem.segments + size_t(segments ? segments[t] : 0) * size : nullptr;
         float* row = x + size_t(t) * size;
         for (size_t i = 0; i < size; i += WIDTH) {
-            const __mmask16 lanes = first_lanes(size - i);
+            const Lanes lanes = first_lanes(size - i);
             Floats sum = load(token + i, lanes) * splat(stem.scale);
             if (position) sum += load(position + i, lanes);
             if (segment) sum += load(segment + i, lanes);
@@ -141,15 +141,15 @@ uint64_t read_memory(const char* from, size_t bytes, int threads) {
     {
         size_t begin, end;
         Team{omp_get_num_threads(), omp_get_thread_num()}.share(bytes / 256, &begin, &end);
-        __m512i sums[4] = {};
+        Integers sums[4] = {};
         for (size_t i = begin; i < end; ++i) {
             for (int k = 0; k < 4; ++k) {
                 const char* place = from + i * 256 + k * 64;
                 _mm_prefetch(place + 6144, _MM_HINT_T0);
-                sums[k] = _mm512_add_epi64(sums[k], _mm512_loadu_si512(place));
+                sums[k] = sums[k] + load_units(place);
             }
         }
-        for (const __m512i& sum : sums) total += uint64_t(_mm512_reduce_add_epi64(sum));
+        for (const Integers& four : sums) total += uint64_t(sum(to_floats(four & splat_units(1))));
     }
     return total;
 }
@@ -163,10 +163,12 @@ void with_dtype(int64_t number, const F& f) {
         case 2: return f(Int8{});
         case 3: return f(Int8Weights{});
         case 4: return f(Int4Weights{});
+#ifdef __AVX512F__
         case 5: return f(Bfloat16Amx{});
         case 6: return f(Int8Amx{});
         case 7: return f(Int8WeightsAmx{});
         case 8: return f(Int4WeightsAmx{});
+#endif
     }
 }
 
@@ -180,7 +182,13 @@ void sensorium_stem(const Stem* stem, const int64_t* ids, const int64_t* positio
     run_stem(*stem, ids, positions, segments, count, x, int(threads));
 }
 
-int64_t sensorium_amx() { return amx::available(); }
+int64_t sensorium_amx() {
+#ifdef __AVX512F__
+    return amx::available();
+#else
+    return 0;
+#endif
+}
 
 uint64_t sensorium_read(const char* from, int64_t bytes, int64_t threads) {
     return read_memory(from, size_t(bytes), int(threads));

@@ -11,7 +11,7 @@
 // Rows that go through one product after the other at most; a thread takes as many tokens, or one sequence that has more.
 // The matrix unit is so fast that weights must be used for more rows before the next ones come.
 template <class Dtype>
-constexpr size_t BLOCK = Dtype::AMX ? 30 * EDGE : 24 * ROWS;
+constexpr size_t BLOCK = Dtype::AMX ? 30 * EDGE : 144;
 
 // Rows of each block of so many: the blocks are even, since a small one would read all weights for little.
 template <class Dtype>

@@ -12,8 +12,8 @@ namespace {
 float largest_of(const float* row, size_t size) {
     Floats largest = splat(-std::numeric_limits<float>::infinity());
     for (size_t i = 0; i < size; i += WIDTH) {
-        const __mmask16 lanes = first_lanes(size - i);
-        largest = _mm512_mask_max_ps(largest, lanes, largest, load(row + i, lanes));
+        const Lanes lanes = first_lanes(size - i);
+        largest = choose(lanes, larger(largest, load(row + i, lanes)), largest);
     }
     return maximum(largest);
 }
@@ -25,12 +25,12 @@ void log_softmax(const float* row, size_t size, float* to) {
     const Floats shift = splat(largest * LOG2E);
     Floats total = splat(0.0f);
     for (size_t i = 0; i < size; i += WIDTH) {
-        const __mmask16 lanes = first_lanes(size - i);
-        total += _mm512_maskz_mov_ps(lanes, exp2<8>(_mm512_fmsub_ps(load(row + i, lanes), splat(LOG2E), shift)));
+        const Lanes lanes = first_lanes(size - i);
+        total += only(lanes, exp2<8>(fused_less(load(row + i, lanes), splat(LOG2E), shift)));
     }
     const Floats away = splat(largest + std::log(sum(total)));
     for (size_t i = 0; i < size; i += WIDTH) {
-        const __mmask16 lanes = first_lanes(size - i);
+        const Lanes lanes = first_lanes(size - i);
         store(to + i, load(row + i, lanes) - away, lanes);
     }
 }
@@ -41,10 +41,10 @@ void most_of(const float* row, size_t size, size_t count, float* values, int64_t
     std::fill(places, places + count, int64_t(-1));
     size_t found = 0;
     for (size_t i = 0; i < size; i += WIDTH) {
-        const __mmask16 lanes = first_lanes(size - i);
+        const Lanes lanes = first_lanes(size - i);
         const Floats x = load(row + i, lanes);
         const float least = values[count - 1];
-        auto better = found < count ? unsigned(lanes) : unsigned(_mm512_mask_cmp_ps_mask(lanes, x, splat(least), _CMP_GT_OQ));
+        unsigned better = which(lanes) & (found < count ? ~0u : which(more(x, splat(least))));
         for (; better; better &= better - 1) {
             const size_t lane = size_t(__builtin_ctz(better));
             const float value = row[i + lane];

@@ -129,7 +129,7 @@ class Tile {
     // x = x + rows · weights, then the norm where it stands after.
     void add(const Team& team, const Linear& linear, const Rows& rows, float* x, size_t count, const Norm& n) {
         const size_t size = size_;
-        product<Dtype>(team, rows, count, linear, [=](size_t row, size_t column, __mmask16 lanes, Floats value) {
+        product<Dtype>(team, rows, count, linear, [=](size_t row, size_t column, Lanes lanes, Floats value) {
             float* place = x + row * size + column;
             store(place, load(place, lanes) + value, lanes);
         });
@@ -142,7 +142,7 @@ class Tile {
         team.meet();
         const Rows rows = normal(team, n, x_ + row * size_, count, linear);
         Number* to = qkv_ + row * stride;
-        product<Dtype>(team, rows, count, linear, [=](size_t r, size_t column, __mmask16 lanes, Floats value) {
+        product<Dtype>(team, rows, count, linear, [=](size_t r, size_t column, Lanes lanes, Floats value) {
             store(to + r * stride + column, value, lanes);
         });
     }
@@ -158,12 +158,12 @@ class Tile {
         const size_t stride = mlp_;
         with_activation(s_.activation, [&](auto activate) {
             const Linear& activated = layer.gate.panels ? layer.gate : layer.up;
-            product<Dtype>(team, rows, count, activated, [=](size_t r, size_t column, __mmask16 lanes, Floats value) {
+            product<Dtype>(team, rows, count, activated, [=](size_t r, size_t column, Lanes lanes, Floats value) {
                 store(to + r * stride + column, activate(value), lanes);
             });
         });
         if (layer.gate.panels) {  // a thread has the same columns of both
-            product<Dtype>(team, rows, count, layer.up, [=](size_t r, size_t column, __mmask16 lanes, Floats value) {
+            product<Dtype>(team, rows, count, layer.up, [=](size_t r, size_t column, Lanes lanes, Floats value) {
                 Number* place = to + r * stride + column;
                 store(place, load(place, lanes) * value, lanes);
             });

@@ -122,7 +122,7 @@ void pack(const typename Dtype::Number* weights, size_t outputs, size_t inputs, 
         } else {
             const size_t panel = number - count, first = panel * PANEL;
             zip_rows<Dtype>({transposed + panel * steps_back * PANEL, steps_back}, 0, outputs,
-                            std::min(PANEL, inputs - first), [&](size_t row, size_t column, __mmask16 lanes) {
+                            std::min(PANEL, inputs - first), [&](size_t row, size_t column, Lanes lanes) {
                                 return load(weights + row * inputs + first + column, lanes);
                             }, nullptr);
         }
@@ -135,7 +135,7 @@ void drop_out(const Dropout& dropout, const Number* from, size_t rows, size_t co
     for (size_t row = 0; row < rows; ++row) {
         const Dropout::Row drop = dropout.row(0, row);
         for (size_t i = 0; i < columns; i += WIDTH) {
-            const __mmask16 lanes = first_lanes(columns - i);
+            const Lanes lanes = first_lanes(columns - i);
             store(to + row * columns + i, drop(i, load(from + row * columns + i, lanes)), lanes);
         }
     }

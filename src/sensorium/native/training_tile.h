@@ -59,7 +59,7 @@ class TrainingTile {
             Number *to = up(layer, row), *middle = middle_;
             with_activation(s_.activation, [&](auto activate) {
                 times(operand_, count, l.up,
-                      [=, stride = mlp_](size_t r, size_t column, __mmask16 lanes, Floats value) {
+                      [=, stride = mlp_](size_t r, size_t column, Lanes lanes, Floats value) {
                           store(to + r * stride + column, value, lanes);
                           store(middle + r * stride + column, activate(value), lanes);
                       }, fetch_to_write(to, mlp_));
@@ -174,7 +174,7 @@ class TrainingTile {
     // Results as they are, a row as wide as the map's outputs.
     void give(const Number* rows, size_t count, const Linear& linear, Number* to) const {
         const size_t stride = size_t(linear.outputs);
-        times(rows, count, linear, [=](size_t row, size_t column, __mmask16 lanes, Floats value) {
+        times(rows, count, linear, [=](size_t row, size_t column, Lanes lanes, Floats value) {
             store(to + row * stride + column, value, lanes);
         }, fetch_to_write(to, stride));
     }
@@ -183,12 +183,12 @@ class TrainingTile {
         zip_rows<Dtype>(to, step, count, columns, read, sums);
     }
     auto rows_of(const Number* rows, size_t stride) const {
-        return [=](size_t row, size_t column, __mmask16 lanes) { return load(rows + row * stride + column, lanes); };
+        return [=](size_t row, size_t column, Lanes lanes) { return load(rows + row * stride + column, lanes); };
     }
     // A norm's output, from its normal form.
     auto normal_rows(size_t layer, Place place, size_t row) const {
         return [rows = normal(layer, place, row), norm = norm(layer, place), stride = size_](
-                   size_t r, size_t column, __mmask16 lanes) {
+                   size_t r, size_t column, Lanes lanes) {
             return load(rows + r * stride + column, lanes) * load(norm.weight + column, lanes) +
                    load(norm.bias + column, lanes);
         };
@@ -202,7 +202,7 @@ class TrainingTile {
 
     // For `product`: results are added to rows. What it does with them holds copies, which stay in registers.
     static auto added(float* rows, size_t stride) {
-        return [=](size_t row, size_t column, __mmask16 lanes, Floats value) {
+        return [=](size_t row, size_t column, Lanes lanes, Floats value) {
             float* sum = rows + row * stride + column;
             store(sum, load(sum, lanes) + value, lanes);
         };
@@ -243,7 +243,7 @@ class TrainingTile {
         if (t_.dropout.threshold == 0) {
             times(rows, count, linear, add_to);
         } else {
-            times(rows, count, linear, [=, this](size_t r, size_t column, __mmask16 lanes, Floats value) {
+            times(rows, count, linear, [=, this](size_t r, size_t column, Lanes lanes, Floats value) {
                 add_to(r, column, lanes, dropped(layer, place, row + r)(column, value));
             });
         }
@@ -319,7 +319,7 @@ class TrainingTile {
             if (!s_.pre_norm) norm_backward(layer, place, sums, r, x(r));
             const Dropout::Row drop = dropped(layer, place, r);
             for (size_t i = 0; i < size_; i += WIDTH) {
-                const __mmask16 lanes = first_lanes(size_ - i);
+                const Lanes lanes = first_lanes(size_ - i);
                 store(operand_ + (r - row) * size_ + i, drop(i, load(x(r) + i, lanes)), lanes);
             }
         }
@@ -330,7 +330,7 @@ class TrainingTile {
                         size_t count) {
         float* to = s_.pre_norm ? branch_ : x(row);
         const bool onto = !s_.pre_norm;
-        times(rows, count, linear, [=, stride = size_](size_t r, size_t column, __mmask16 lanes, Floats value) {
+        times(rows, count, linear, [=, stride = size_](size_t r, size_t column, Lanes lanes, Floats value) {
             float* place = to + r * stride + column;
             store(place, onto ? load(place, lanes) + value : value, lanes);
         });
@@ -339,7 +339,7 @@ class TrainingTile {
             float *branch = branch_ + r * size_, *sum = x(row + r);
             norm_backward(layer, place, sums, row + r, branch);
             for (size_t i = 0; i < size_; i += WIDTH) {
-                const __mmask16 lanes = first_lanes(size_ - i);
+                const Lanes lanes = first_lanes(size_ - i);
                 store(sum + i, load(sum + i, lanes) + load(branch + i, lanes), lanes);
             }
         }
@@ -357,14 +357,14 @@ class TrainingTile {
         const Number* before = up(layer, row);
         Number* middle = middle_;
         with_slope(t_.slope, [&](auto slope) {
-            times(operand_, count, b.linear[DOWN], [=, stride = mlp_](size_t r, size_t column, __mmask16 lanes, Floats value) {
+            times(operand_, count, b.linear[DOWN], [=, stride = mlp_](size_t r, size_t column, Lanes lanes, Floats value) {
                 const size_t place = r * stride + column;
                 store(middle + place, value * slope(load(before + place, lanes)), lanes);
             }, fetch(before, mlp_));
         });
         zip(operands.gradient[UP], step, count, mlp_, rows_of(middle_, mlp_), sums);
         with_activation(s_.activation, [&](auto activate) {
-            zip(operands.input[DOWN], step, count, mlp_, [&](size_t r, size_t column, __mmask16 lanes) {
+            zip(operands.input[DOWN], step, count, mlp_, [&](size_t r, size_t column, Lanes lanes) {
                 return activate(load(before + r * mlp_ + column, lanes));
             });
         });

@@ -33,7 +33,7 @@ constexpr float LOG2E = 1.44269504f, LN2 = 0.69314718f;
 // What a thread knows of sixteen tokens' logits so far; logits are in units of ln 2.
 struct Seen {
     Floats largest, likelihood, total;  // likelihood: Σ 2^(logit - largest)
-    __m512i likeliest;
+    Integers likeliest;
 };
 
 template <class Dtype>
@@ -56,7 +56,7 @@ class Loss {
             put_keys<Dtype>(columns_.data() + panel * PANEL * (size_ / PER), PANEL,
                             std::min(PANEL, tokens_ - panel * PANEL), hidden_ + panel * PANEL * size_, size_, size_);
         zip_rows<Dtype>(zipped_hidden(), 0, tokens_, size_,
-                        [&](size_t row, size_t column, __mmask16 lanes) {
+                        [&](size_t row, size_t column, Lanes lanes) {
                             return load(hidden_ + row * size_ + column, lanes);
                         }, nullptr);
 #pragma omp parallel num_threads(int(threads_))
@@ -67,7 +67,7 @@ class Loss {
             team.share((words_ + WORDS - 1) / WORDS, &begin, &end);
             Seen* seen = seen_.data() + size_t(team.rank) * stride_ / WIDTH;
             for (size_t i = 0; i < stride_ / WIDTH; ++i)
-                seen[i] = {splat(-std::numeric_limits<float>::infinity()), splat(0.0f), splat(0.0f), _mm512_setzero_si512()};
+                seen[i] = {splat(-std::numeric_limits<float>::infinity()), splat(0.0f), splat(0.0f), splat_units(0)};
             for (size_t group = begin; group < end; ++group) score(group * WORDS, seen);
             team.meet();
             if (team.rank == 0) sum_up(size_t(team.size));
@@ -102,23 +102,23 @@ class Loss {
         const size_t by_tiles = Dtype::AMX ? count / (2 * EDGE) * (2 * EDGE) : 0;  // the vocabulary ends with the last row
         if constexpr (Dtype::AMX) score_by_tiles(first, by_tiles, seen);
         for (size_t token = 0; token < tokens_; token += PANEL) {
-            with_constant<PANEL / WIDTH>(int((std::min(PANEL, tokens_ - token) + WIDTH - 1) / WIDTH), [&](auto vectors) {
-                constexpr int C = decltype(vectors)::value;
-                const uint32_t* columns = columns_.data() + token * units;
-                for (size_t word = by_tiles; word < count; word += ROWS) {
-                    with_constant<ROWS>(int(std::min(size_t(ROWS), count - word)), [&](auto block) {
-                        constexpr int R = decltype(block)::value;
-                        __m512 sums[R][C] = {};
-                        add_dots<Dtype, R, C>(vocabulary + word * units, units, 1, columns, PANEL, units, sums);
+            const uint32_t* columns = columns_.data() + token * units;
+            for (size_t word = by_tiles; word < count; word += ROWS) {
+                with_constant<ROWS>(int(std::min(size_t(ROWS), count - word)), [&](auto block) {
+                    constexpr int R = decltype(block)::value;
+                    with_columns<R>(std::min(PANEL, tokens_ - token), [&](size_t column, auto vectors) {
+                        constexpr int C = decltype(vectors)::value;
+                        Floats sums[R][C] = {};
+                        add_dots<Dtype, R, C>(vocabulary + word * units, units, 1, columns + column, PANEL, units, sums);
                         for (int c = 0; c < C; ++c) {
+                            const size_t place = token + column + c * WIDTH;
                             Floats logits[R];
-                            for (int r = 0; r < R; ++r)
-                                logits[r] = keep_logits(first + word + r, token + c * WIDTH, sums[r][c]);
-                            look_at<R>(logits, first + word, seen[token / WIDTH + c]);
+                            for (int r = 0; r < R; ++r) logits[r] = keep_logits(first + word + r, place, sums[r][c]);
+                            look_at<R>(logits, first + word, seen[place / WIDTH]);
                         }
                     });
-                }
-            });
+                });
+            }
         }
     }
 
@@ -171,9 +171,8 @@ class Loss {
     static void look_at(const Floats (&logits)[R], size_t word, Seen& seen) {
         Floats largest = seen.largest;
         for (int r = 0; r < R; ++r) {
-            const __mmask16 better = _mm512_cmp_ps_mask(logits[r], largest, _CMP_GT_OQ);
-            seen.likeliest = _mm512_mask_mov_epi32(seen.likeliest, better, _mm512_set1_epi32(int(word + r)));
-            largest = _mm512_max_ps(largest, logits[r]);
+            seen.likeliest = choose(more(logits[r], largest), splat_units(uint32_t(word + r)), seen.likeliest);
+            largest = larger(largest, logits[r]);
         }
         Floats likelihood = seen.likelihood * exp2<EXACT>(seen.largest - largest);
         for (int r = 0; r < R; ++r) {
@@ -204,7 +203,7 @@ class Loss {
                 total += number(seen.total, lane);
             }
             const double scale = largest + std::log2(likelihood);
-            Floats target = load(logits_ + size_t(e_.targets[token]) * stride_ + token, 1) * splat(LOG2E);
+            Floats target = load(logits_ + size_t(e_.targets[token]) * stride_ + token, first_lanes(1)) * splat(LOG2E);
             const double wanted = (1.0 - e_.smoothing) * number(target, 0) + e_.smoothing * total / double(words_);
             scale_[token] = float(scale);
             e_.losses[token] = float((scale - wanted) * LN2);
@@ -218,7 +217,7 @@ class Loss {
         float *from_p = apart_.data() + size_t(team.rank) * stride_, *from_q = from_p + pairs_;
         for (size_t word = first; word < last; ++word) {
             for (size_t token = 0; token < pairs_; token += WIDTH) {
-                const __mmask16 lanes = first_lanes(pairs_ - token);
+                const Lanes lanes = first_lanes(pairs_ - token);
                 const auto [p, q, ratio] = readings(word, token);
                 store(from_p + token, load(from_p + token, lanes) + p * ratio, lanes);
                 store(from_q + token, load(from_q + token, lanes) - q * ratio, lanes);
@@ -267,7 +266,7 @@ class Loss {
         add_words(first, count);
         const Zipped vocabulary = {words, steps(count)};
         zip_rows<Dtype>(vocabulary, 0, count, size_,
-                        [&](size_t row, size_t column, __mmask16 lanes) {
+                        [&](size_t row, size_t column, Lanes lanes) {
                             return load(vocabulary_ + (first + row) * size_ + column, lanes);
                         }, nullptr);
         const size_t pairs = (count + PER - 1) / PER;  // the steps behind them add nothing
@@ -289,15 +288,15 @@ class Loss {
         }
         for (size_t token = 0; token < stride_; token += WIDTH) {
             const Number* place = logits_ + word * stride_ + token;
-            _mm512_storeu_si512(zipped + token, zip<Dtype>(load(place), count == 2 ? load(place + stride_) : splat(0.0f)));
+            store_units(zipped + token, zip<Dtype>(load(place), count == 2 ? load(place + stride_) : splat(0.0f)));
         }
     }
 
     void softmax_of_word(size_t word) {
         Floats total = splat(0.0f);
         for (size_t token = 0; token < stride_; token += WIDTH) {
-            const __mmask16 lanes = token < tokens_ ? first_lanes(tokens_ - token) : 0;
-            const Floats value = _mm512_maskz_mov_ps(lanes, likelihood(word, token));
+            const Lanes lanes = token < tokens_ ? first_lanes(tokens_ - token) : NONE;
+            const Floats value = only(lanes, likelihood(word, token));
             store(logits_ + word * stride_ + token, value);
             total += value;
         }
@@ -310,10 +309,10 @@ class Loss {
         Number* row = logits_ + word * stride_;
         std::fill(row + tokens_, row + stride_, Number());
         for (size_t token = 0; token < pairs_; token += WIDTH) {
-            const __mmask16 lanes = first_lanes(pairs_ - token);
+            const Lanes lanes = first_lanes(pairs_ - token);
             const auto [p, q] = disagreement(word, token);
-            const Floats first = _mm512_maskz_mov_ps(lanes, likelihood(word, token) + p);
-            const Floats second = _mm512_maskz_mov_ps(lanes, likelihood(word, pairs_ + token) + q);
+            const Floats first = only(lanes, likelihood(word, token) + p);
+            const Floats second = only(lanes, likelihood(word, pairs_ + token) + q);
             store(row + token, first, lanes);
             store(row + pairs_ + token, second, lanes);
             total += first + second;
@@ -329,7 +328,7 @@ class Loss {
         const size_t word = size_t(e_.targets[token]) - first;
         Number* place = logits_ + (first + word) * stride_ + token;
         const float wanted = 1.0f - e_.smoothing;
-        store(place, load(place, 1) - splat(wanted), 1);
+        store(place, load(place, first_lanes(1)) - splat(wanted), first_lanes(1));
         reinterpret_cast<Number*>(zipped + word / PER * stride_ + token)[word % PER] = *place;
         if (e_.bias_gradient) e_.bias_gradient[first + word] -= wanted;
     }
