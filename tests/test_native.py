@@ -11,8 +11,8 @@ def best(processor: dict[str, bool], installed: list[str], folder: Path, monkeyp
     """The name of the library that is taken."""
     for name in installed:
         (folder / name).touch()
-    needs = {folder / name: {name: there} for name, there in processor.items()}
-    monkeypatch.setattr(native, "_needs", lambda: needs)
+    possible = {folder / name: there for name, there in processor.items()}
+    monkeypatch.setattr(native, "_possible", lambda: possible)
     return native.best.__wrapped__().name
 
 

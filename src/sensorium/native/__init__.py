@@ -190,7 +190,7 @@ def library() -> ctypes.CDLL:
 @cache
 def best() -> Path:
     """The fastest kernels that this processor runs. Raises ``OSError`` where there are none, and says why."""
-    runs = [path for path, needs in _needs().items() if all(needs.values())]
+    runs = [path for path, possible in _possible().items() if possible]
     if not runs:
         raise OSError("this processor has no AVX2, which the compiled kernels need")
     installed = [path for path in runs if path.exists()]
@@ -260,14 +260,11 @@ def on_matrix_unit(code: int, *sizes: int) -> int:
     return number if matrix_unit() and not any(size % width for size in sizes) else code
 
 
-def _needs() -> dict[Path, dict[str, bool]]:
-    """What each library is compiled for, the fastest first, and whether torch sees it in this processor."""
+def _possible() -> dict[Path, bool]:
+    """Whether this processor has what each library is compiled for, by torch's look at it; the fastest first."""
     capability = torch.backends.cpu.get_cpu_capability()
-    bf16, vnni = bool(torch.cpu._is_avx512_bf16_supported()), bool(torch.cpu._is_vnni_supported())
-    return {
-        AVX512: {"AVX-512": capability == "AVX512", "AVX-512 BF16": bf16, "AVX-512 VNNI": vnni},
-        AVX2: {"AVX2": capability in ("AVX2", "AVX512")},
-    }
+    products = bool(torch.cpu._is_avx512_bf16_supported() and torch.cpu._is_vnni_supported())
+    return {AVX512: capability == "AVX512" and products, AVX2: capability in ("AVX2", "AVX512")}
 
 
 def pointer(tensor: torch.Tensor | None) -> int | None:

@@ -16,6 +16,9 @@ namespace amx {
 
 // Whether the processor and the system let this process use tiles of bfloat16 and of 8-bit numbers.
 inline bool available() {
+#ifndef __AVX512F__  // what goes with the tiles is compiled for the processors that have them
+    return false;
+#endif
     constexpr unsigned BF16 = 1u << 22, TILE = 1u << 24, INT8 = 1u << 25, ALL = BF16 | TILE | INT8;
     constexpr long ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
     unsigned a = 0, b = 0, c = 0, d = 0;

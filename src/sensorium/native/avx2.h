@@ -12,7 +12,7 @@ struct Integers {
 
 constexpr int ROWS = 4;  // rows times sixteen columns are 8 registers of sums; bfloat16 needs 6 more
 template <int R>
-constexpr int VECTORS = R == 1 ? 4 : R <= 2 ? 2 : 1;  // of columns that R rows are multiplied with together
+constexpr int VECTORS = R == 1 ? 4 : R == 2 ? 2 : 1;  // of columns that R rows are multiplied with together
 
 inline Floats operator+(Floats x, Floats y) { return {x.low + y.low, x.high + y.high}; }
 inline Floats operator-(Floats x, Floats y) { return {x.low - y.low, x.high - y.high}; }
@@ -85,8 +85,9 @@ inline Integers counting() {
 
 inline Floats load(const float* from, Lanes lanes = ALL) {
     if (lanes.count == WIDTH) return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)};
-    const Integers mask = bits(Floats{mask_of(lanes).low, mask_of(lanes).high});
-    return {_mm256_maskload_ps(from, mask.low), _mm256_maskload_ps(from + 8, mask.high)};
+    const Mask mask = mask_of(lanes);
+    return {_mm256_maskload_ps(from, _mm256_castps_si256(mask.low)),
+            _mm256_maskload_ps(from + 8, _mm256_castps_si256(mask.high))};
 }
 inline Integers load_units(const void* from) {
     const auto* place = static_cast<const __m256i*>(from);
@@ -217,41 +218,22 @@ inline Pairs nibble_pairs(Integers packed, int place) {
     return {floats((even & first_bits) | sixteen), floats((odd & first_bits) | sixteen)};
 }
 
-// --- rows become columns: sixteen by sixteen units ---
-inline void transpose_eight(__m256i (&x)[8]) {
-    __m256i y[8];
-#pragma GCC unroll 4
-    for (int i = 0; i < 8; i += 2) {
-        y[i] = _mm256_unpacklo_epi32(x[i], x[i + 1]);
-        y[i + 1] = _mm256_unpackhi_epi32(x[i], x[i + 1]);
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < 8; i += 4) {  // four rows: x[i + k] has their units 4 n + k
-        x[i] = _mm256_unpacklo_epi64(y[i], y[i + 2]);
-        x[i + 1] = _mm256_unpackhi_epi64(y[i], y[i + 2]);
-        x[i + 2] = _mm256_unpacklo_epi64(y[i + 1], y[i + 3]);
-        x[i + 3] = _mm256_unpackhi_epi64(y[i + 1], y[i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; ++k) {
-        y[k] = _mm256_permute2x128_si256(x[k], x[k + 4], 0x20);
-        y[k + 4] = _mm256_permute2x128_si256(x[k], x[k + 4], 0x31);
-    }
-#pragma GCC unroll 8
-    for (int k = 0; k < 8; ++k) x[k] = y[k];
+// --- what `transpose` is made of: within each quarter of a vector, and quarters ---
+inline Integers low_units(Integers x, Integers y) {
+    return {_mm256_unpacklo_epi32(x.low, y.low), _mm256_unpacklo_epi32(x.high, y.high)};
 }
-inline void transpose(Integers (&rows)[WIDTH]) {
-    __m256i quarter[4][8];  // upper left, lower left, upper right, lower right
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-        quarter[0][i] = rows[i].low, quarter[1][i] = rows[i + 8].low;
-        quarter[2][i] = rows[i].high, quarter[3][i] = rows[i + 8].high;
-    }
-#pragma GCC unroll 4
-    for (auto& part : quarter) transpose_eight(part);
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-        rows[i] = {quarter[0][i], quarter[1][i]};
-        rows[i + 8] = {quarter[2][i], quarter[3][i]};
-    }
+inline Integers high_units(Integers x, Integers y) {
+    return {_mm256_unpackhi_epi32(x.low, y.low), _mm256_unpackhi_epi32(x.high, y.high)};
+}
+inline Integers low_halves(Integers x, Integers y) {
+    return {_mm256_unpacklo_epi64(x.low, y.low), _mm256_unpacklo_epi64(x.high, y.high)};
+}
+inline Integers high_halves(Integers x, Integers y) {
+    return {_mm256_unpackhi_epi64(x.low, y.low), _mm256_unpackhi_epi64(x.high, y.high)};
+}
+inline Integers even_quarters(Integers x, Integers y) {
+    return {_mm256_permute2x128_si256(x.low, x.high, 0x20), _mm256_permute2x128_si256(y.low, y.high, 0x20)};
+}
+inline Integers odd_quarters(Integers x, Integers y) {
+    return {_mm256_permute2x128_si256(x.low, x.high, 0x31), _mm256_permute2x128_si256(y.low, y.high, 0x31)};
 }

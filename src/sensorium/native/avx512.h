@@ -123,32 +123,14 @@ inline Pairs nibble_pairs(Integers packed, int place) {
     return (Pairs)_mm512_permutexvar_epi16(_mm512_srli_epi16((__m512i)packed, 4 * place), table);
 }
 
-// --- rows become columns: sixteen by sixteen units ---
-inline void transpose(Integers (&rows)[WIDTH]) {
-    __m512i x[WIDTH], y[WIDTH];
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {  // pairs of rows, unit by unit
-        y[i] = _mm512_unpacklo_epi32((__m512i)rows[i], (__m512i)rows[i + 1]);
-        y[i + 1] = _mm512_unpackhi_epi32((__m512i)rows[i], (__m512i)rows[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {  // four rows: x[i + k] has their units 4 n + k
-        x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
-        x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
-        x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
-        x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < 16; i += 8) {  // eight rows
-#pragma GCC unroll 4
-        for (int k = 0; k < 4; ++k) {
-            y[i + k] = _mm512_shuffle_i32x4(x[i + k], x[i + k + 4], 0x88);      // units k and 8 + k
-            y[i + k + 4] = _mm512_shuffle_i32x4(x[i + k], x[i + k + 4], 0xdd);  // units 4 + k and 12 + k
-        }
-    }
-#pragma GCC unroll 8
-    for (int k = 0; k < 8; ++k) {
-        rows[k] = (Integers)_mm512_shuffle_i32x4(y[k], y[k + 8], 0x88);
-        rows[k + 8] = (Integers)_mm512_shuffle_i32x4(y[k], y[k + 8], 0xdd);
-    }
+// --- what `transpose` is made of: within each quarter of a vector, and quarters ---
+inline Integers low_units(Integers x, Integers y) { return (Integers)_mm512_unpacklo_epi32((__m512i)x, (__m512i)y); }
+inline Integers high_units(Integers x, Integers y) { return (Integers)_mm512_unpackhi_epi32((__m512i)x, (__m512i)y); }
+inline Integers low_halves(Integers x, Integers y) { return (Integers)_mm512_unpacklo_epi64((__m512i)x, (__m512i)y); }
+inline Integers high_halves(Integers x, Integers y) { return (Integers)_mm512_unpackhi_epi64((__m512i)x, (__m512i)y); }
+inline Integers even_quarters(Integers x, Integers y) {
+    return (Integers)_mm512_shuffle_i32x4((__m512i)x, (__m512i)y, 0x88);
+}
+inline Integers odd_quarters(Integers x, Integers y) {
+    return (Integers)_mm512_shuffle_i32x4((__m512i)x, (__m512i)y, 0xdd);
 }

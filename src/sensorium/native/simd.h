@@ -52,3 +52,33 @@ inline Floats exp2(Floats from) {
     for (int n = TERMS - 2; n >= 0; --n) value = value * rest + splat(series[n]);
     return times_power(value, whole);
 }
+
+// Rows become columns: sixteen by sixteen units.
+inline void transpose(Integers (&x)[WIDTH]) {
+    Integers y[WIDTH];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {  // pairs of rows, unit by unit
+        y[i] = low_units(x[i], x[i + 1]);
+        y[i + 1] = high_units(x[i], x[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {  // four rows: x[i + k] has their units 4 n + k
+        x[i] = low_halves(y[i], y[i + 2]);
+        x[i + 1] = high_halves(y[i], y[i + 2]);
+        x[i + 2] = low_halves(y[i + 1], y[i + 3]);
+        x[i + 3] = high_halves(y[i + 1], y[i + 3]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 16; i += 8) {  // eight rows
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; ++k) {
+            y[i + k] = even_quarters(x[i + k], x[i + k + 4]);     // units k and 8 + k
+            y[i + k + 4] = odd_quarters(x[i + k], x[i + k + 4]);  // units 4 + k and 12 + k
+        }
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < 8; ++k) {
+        x[k] = even_quarters(y[k], y[k + 8]);
+        x[k + 8] = odd_quarters(y[k], y[k + 8]);
+    }
+}

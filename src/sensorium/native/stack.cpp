@@ -182,13 +182,7 @@ void sensorium_stem(const Stem* stem, const int64_t* ids, const int64_t* positio
     run_stem(*stem, ids, positions, segments, count, x, int(threads));
 }
 
-int64_t sensorium_amx() {
-#ifdef __AVX512F__
-    return amx::available();
-#else
-    return 0;
-#endif
-}
+int64_t sensorium_amx() { return amx::available(); }
 
 uint64_t sensorium_read(const char* from, int64_t bytes, int64_t threads) {
     return read_memory(from, size_t(bytes), int(threads));

@@ -9,7 +9,8 @@
 #include "attention.h"
 
 // Rows that go through one product after the other at most; a thread takes as many tokens, or one sequence that has more.
-// The matrix unit is so fast that weights must be used for more rows before the next ones come.
+// A whole number of ROWS on every processor. The matrix unit is so fast that weights must be used for more rows before the
+// next ones come.
 template <class Dtype>
 constexpr size_t BLOCK = Dtype::AMX ? 30 * EDGE : 144;
 
