@@ -133,6 +133,20 @@ class Layout:
         ends = zip(self.query_lengths, self.key_lengths, strict=True)
         return torch.cat([torch.arange(keys - queries, keys) for queries, keys in ends])
 
+    def offsets(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """[N + 1] int32 each, where the queries and the keys of each sequence begin, as kernels of a GPU take them."""
+        if device not in self._offsets:
+            query, key = (
+                torch.tensor([*_starts(lengths), sum(lengths)], dtype=torch.int32).to(device)
+                for lengths in (self.query_lengths, self.key_lengths)
+            )
+            self._offsets[device] = query, key
+        return self._offsets[device]
+
+    @cached_property
+    def _offsets(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
+        return {}
+
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """The sequences, gathered by similar length, so that one call of a kernel serves many."""

@@ -28,9 +28,8 @@ from sensorium.infer.engine import FallbackWarning, fast
 from sensorium.infer.fast_stack import FastStack, unsupported
 from sensorium.infer.generate import generate
 from sensorium.infer.settings import GenerationSettings
-from sensorium.infer.torch_stack import TorchStack, varlen_attention
+from sensorium.infer.torch_stack import TorchStack
 from sensorium.models.build import new_model
-from sensorium.nn.attention import reference_attention
 from sensorium.packed import Layout, Packed
 from tests.infer.random_models import TORCH_BF16, VOCABULARY, batch_of, distance
 
@@ -315,30 +314,3 @@ def test_a_shape_that_the_kernels_do_not_take_runs_on_torch() -> None:
     assert isinstance(result.stack, TorchStack)
     with torch.inference_mode():
         assert distance(result(batch), model(batch)) < TOLERANCE["fp32"]
-
-
-@pytest.mark.parametrize("causal", [False, True])
-def test_the_gpu_kernel_is_called_with_the_boundaries_of_the_sequences(
-    causal: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """torch's variable-length attention needs a GPU: here its published meaning stands in for it."""
-    import torch.nn.attention.varlen as varlen
-
-    def stand_in(q: Any, k: Any, v: Any, cu_q: Any, cu_k: Any, max_q: int, max_k: int, *, scale: Any,
-                 window_size: Any) -> Any:  # fmt: skip
-        assert cu_q.dtype == cu_k.dtype == torch.int32
-        assert (max_q, max_k) == (int(cu_q.diff().max()), int(cu_k.diff().max()))
-        return torch.cat([
-            torch.nn.functional.scaled_dot_product_attention(
-                q[a:b].transpose(0, 1), k[c:d].transpose(0, 1), v[c:d].transpose(0, 1), scale=scale,
-                attn_mask=torch.ones(b - a, d - c).tril(d - c - b + a).bool() if window_size[1] == 0 else None,
-            ).transpose(0, 1)
-            for a, b, c, d in zip(cu_q, cu_q[1:], cu_k, cu_k[1:], strict=False)
-        ])  # fmt: skip
-
-    monkeypatch.setattr(varlen, "varlen_attn", stand_in)
-    layout = Layout(query_lengths=(2, 1, 5), key_lengths=(4, 6, 5))
-    q, k, v = (torch.randn(n, 3, 8) for n in (8, 15, 15))
-    options: Any = {"causal": causal, "scale": 0.3}
-    expected = reference_attention(q, k, v, layout, **options)
-    assert torch.allclose(varlen_attention(q, k, v, layout, **options), expected, atol=1e-6)

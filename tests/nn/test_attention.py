@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensorium.errors import UsageError
-from sensorium.nn.attention import DistanceBias, grouped_attention, reference_attention
+from sensorium.nn.attention import (
+    DistanceBias,
+    grouped_attention,
+    packed_attention,
+    reference_attention,
+    varlen_attention,
+)
 from sensorium.packed import Layout
 
 
@@ -100,3 +106,51 @@ def test_sequences_of_very_different_length_do_not_share_a_group() -> None:
 def test_layouts_that_do_not_match_are_refused_with_both_counts() -> None:
     with pytest.raises(UsageError, match="2 sequences of queries attend to 1 of keys"):
         Layout((1, 2), (3,))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_gpu_kernel_is_called_with_the_boundaries_of_the_sequences(
+    causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's variable-length attention needs a GPU: here its published meaning stands in for it."""
+    import torch.nn.attention.varlen as varlen
+
+    def stand_in(q: Any, k: Any, v: Any, cu_q: Any, cu_k: Any, max_q: int, max_k: int, *, scale: Any,
+                 window_size: Any) -> Any:  # fmt: skip
+        assert cu_q.dtype == cu_k.dtype == torch.int32
+        assert (max_q, max_k) == (int(cu_q.diff().max()), int(cu_k.diff().max()))
+        return torch.cat([
+            torch.nn.functional.scaled_dot_product_attention(
+                q[a:b].transpose(0, 1), k[c:d].transpose(0, 1), v[c:d].transpose(0, 1), scale=scale,
+                attn_mask=torch.ones(b - a, d - c).tril(d - c - b + a).bool() if window_size[1] == 0 else None,
+            ).transpose(0, 1)
+            for a, b, c, d in zip(cu_q, cu_q[1:], cu_k, cu_k[1:], strict=False)
+        ])  # fmt: skip
+
+    monkeypatch.setattr(varlen, "varlen_attn", stand_in)
+    layout = Layout(query_lengths=(2, 1, 5), key_lengths=(4, 6, 5))
+    q, k, v = (torch.randn(n, 3, 8) for n in (8, 15, 15))
+    options: Any = {"causal": causal, "scale": 0.3}
+    expected = reference_attention(q, k, v, layout, **options)
+    assert torch.allclose(varlen_attention(q, k, v, layout, **options), expected, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
+@pytest.mark.parametrize("size", [8, 32, 2])
+@pytest.mark.parametrize("mask", [{"causal": False}, {"causal": True}, {"causal": True, "window": 5}])
+def test_on_a_gpu_attention_is_the_formula_within_bf16_rounding_forwards_and_backwards(size: int, mask: Any) -> None:
+    layout = Layout(query_lengths=(2, 1, 150, 7), key_lengths=(4, 6, 150, 90))
+    results = []
+    for kernel, device, dtype in (
+        (reference_attention, "cpu", torch.float64), (packed_attention, "cuda", torch.bfloat16),
+    ):  # fmt: skip
+        generator = torch.Generator().manual_seed(0)
+        inputs = [
+            torch.randn(n, 3, size, generator=generator).bfloat16().to(device, dtype).requires_grad_()
+            for n in (160, 250, 250)
+        ]
+        output = kernel(*inputs, layout, scale=0.3, **mask)
+        output.sum().backward()
+        results.append([x.double().cpu() for x in (output.detach(), *(x.grad for x in inputs))])
+    for theirs, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.1, atol=0.1 * max(1.0, float(theirs.abs().max()) / 4))

@@ -1,6 +1,6 @@
 """The Stack on torch's own operators: where the compiled kernels can't run, and on a GPU.
 
-Shapes: T packed tokens, D hidden size, H heads, Dh head size; N outputs and K inputs of a linear map.
+Shapes: T packed tokens, D hidden size; N outputs and K inputs of a linear map.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sensorium.nn.attention import DistanceBias, grouped_attention
 from sensorium.nn.block import Cache
 from sensorium.nn.memory import Memory
 from sensorium.nn.stack import Stack
@@ -23,24 +22,21 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class TorchStack(nn.Module):
     """As ``nn.Stack``, for inference.
 
-    On a processor the weights are prepacked for oneDNN, which does the products; on a GPU, attention runs without
-    padding in torch's flash kernel for sequences of any length (which takes no float32).
+    On a processor the weights are prepacked for oneDNN, which does the products.
     """
 
     def __init__(self, stack: Stack, dtype: str) -> None:
         super().__init__()
         self.config, self.dtype = stack.config, DTYPES[dtype]
         self.stack = copy.deepcopy(stack).to(self.dtype).requires_grad_(False)
-        on_gpu = next(stack.parameters()).is_cuda
+        if next(stack.parameters()).is_cuda or not torch.backends.mkldnn.is_available():
+            return
         blocks: list[Any] = list(self.stack.layers)
         for block in blocks:
-            if on_gpu and dtype == "bf16":
-                block.attention.kernel = varlen_attention
-            if not on_gpu and torch.backends.mkldnn.is_available():
-                for part in filter(None, (block.attention, block.memory_attention, block.mlp)):
-                    for name, linear in list(part.named_children()):
-                        if isinstance(linear, nn.Linear):
-                            setattr(part, name, PrepackedLinear(linear))
+            for part in filter(None, (block.attention, block.memory_attention, block.mlp)):
+                for name, linear in list(part.named_children()):
+                    if isinstance(linear, nn.Linear):
+                        setattr(part, name, PrepackedLinear(linear))
 
     def forward(self, x: Tensor, layout: Layout, cache: Cache | None = None, memory: Memory | None = None) -> Tensor:
         """[T, D] → [T, D] float32."""
@@ -62,29 +58,3 @@ class PrepackedLinear(nn.Module):
         """[T, K] → [T, N]."""
         output: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), self.packed, self.bias, "none", [], "")
         return output
-
-
-def varlen_attention(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0,
-    window: int | None = None, bias: DistanceBias | None = None,
-) -> Tensor:  # fmt: skip
-    """An attention kernel (``nn.attention``) over ``torch.nn.attention.varlen``: q [T, H, Dh], k and v [S, H, Dh].
-
-    That kernel puts the last query at the last key, as ours do. It takes no dropout and no bias: where there is one,
-    the grouped kernel runs.
-    """
-    if dropout or bias is not None:
-        return grouped_attention(q, k, v, layout, causal=causal, scale=scale, dropout=dropout, window=window, bias=bias)
-    from torch.nn.attention.varlen import varlen_attn
-
-    def offsets(lengths: tuple[int, ...]) -> Tensor:
-        return torch.tensor([0, *lengths], device=q.device).cumsum(0).to(torch.int32)
-
-    before = -1 if window is None else window - 1  # keys before a query's own
-    options: dict[str, Any] = {"scale": scale, "window_size": (before, 0 if causal else -1)}
-    output: Any = varlen_attn(
-        q, k, v, offsets(layout.query_lengths), offsets(layout.key_lengths), max(layout.query_lengths),
-        max(layout.key_lengths), **options,
-    )  # fmt: skip
-    attended: Tensor = output  # [T, H, Dh]; a tuple only where more is asked for
-    return attended

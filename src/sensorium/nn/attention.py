@@ -122,6 +122,40 @@ def reference_attention(
     return torch.cat(outputs)  # [T, H, Dh]
 
 
+def packed_attention(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0,
+    window: int | None = None, bias: DistanceBias | None = None,
+) -> Tensor:  # fmt: skip
+    """The kernel that is fastest where the tensors are: on a GPU the one without padding, if it takes them."""
+    if q.is_cuda and bias is None and not dropout and q.dtype in FLASH_DTYPES and q.shape[-1] in FLASH_HEADS:
+        return varlen_attention(q, k, v, layout, causal=causal, scale=scale, window=window)
+    return grouped_attention(q, k, v, layout, causal=causal, scale=scale, dropout=dropout, window=window, bias=bias)
+
+
+FLASH_DTYPES, FLASH_HEADS = (torch.bfloat16, torch.float16), range(8, 257, 8)
+"""What torch's flash kernel takes: dtypes, and sizes of a head."""
+
+
+def varlen_attention(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0,
+    window: int | None = None, bias: DistanceBias | None = None,
+) -> Tensor:  # fmt: skip
+    """torch's flash kernel for sequences of any length end to end, on a GPU. It puts the last query at the last key, as
+    ours do; it takes no dropout and no bias.
+    """
+    assert not dropout
+    assert bias is None
+    from torch.nn.attention.varlen import varlen_attn
+
+    before = -1 if window is None else window - 1  # keys before a query's own
+    output: Any = varlen_attn(
+        q, k, v, *layout.offsets(q.device), max(layout.query_lengths), max(layout.key_lengths), scale=scale,
+        window_size=(before, 0 if causal else -1),
+    )  # fmt: skip
+    attended: Tensor = output  # [T, H, Dh]; a tuple only where more is asked for
+    return attended
+
+
 def grouped_attention(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, causal: bool, scale: float, dropout: float = 0.0,
     window: int | None = None, bias: DistanceBias | None = None,

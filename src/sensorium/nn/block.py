@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sensorium.config import StackConfig
 from sensorium.errors import UsageError
-from sensorium.nn.attention import AttentionKernel, DistanceBias, grouped_attention
+from sensorium.nn.attention import AttentionKernel, DistanceBias, packed_attention
 from sensorium.nn.dropout import Dropout
 from sensorium.nn.memory import Memory
 from sensorium.nn.positions import Rotation, rotate
@@ -67,7 +67,7 @@ class Attention(nn.Module):
         self.window = config.window
         self.scale = config.scale
         self.dropout = config.attention_dropout
-        self.kernel: AttentionKernel = grouped_attention
+        self.kernel: AttentionKernel = packed_attention
         self.qkv = nn.Linear(config.hidden_size, sum(self.sizes), bias="qkv" in config.biases)
         self.query_norm = nn.RMSNorm(self.head_size, config.norm_eps) if config.qk_norm else None
         self.key_norm = nn.RMSNorm(self.head_size, config.norm_eps) if config.qk_norm else None
@@ -103,7 +103,7 @@ class MemoryAttention(nn.Module):
         self.num_heads, self.head_size = config.num_heads, config.head_size
         width = self.num_heads * self.head_size
         self.scale, self.dropout = config.scale, config.attention_dropout
-        self.kernel: AttentionKernel = grouped_attention
+        self.kernel: AttentionKernel = packed_attention
         self.query = nn.Linear(config.hidden_size, width, bias="qkv" in config.biases)
         self.key_value = nn.Linear(memory_size, 2 * width, bias="qkv" in config.biases)
         self.output = nn.Linear(width, config.hidden_size, bias="output" in config.biases)

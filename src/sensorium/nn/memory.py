@@ -31,13 +31,17 @@ class Memory:
         self.owners = list(range(len(self.lengths)))
         """The source that each sequence reads."""
         self._kept: dict[int, KeysAndValues] = {}
+        self._layout: Layout | None = None
 
     def layout(self, query_lengths: Sequence[int]) -> Layout:
         """Who attends to which source. Raises ``UsageError`` when there are more sequences than were read for."""
         if len(query_lengths) != len(self.owners):
             raise UsageError(f"{len(query_lengths)} sequences attend to the sources of {len(self.owners)}")
         runs = groupby(zip(self.owners, query_lengths, strict=True), key=lambda pair: pair[0])
-        return Layout(tuple(sum(length for _, length in run) for _, run in runs), self.lengths)
+        lengths = tuple(sum(length for _, length in run) for _, run in runs)
+        if self._layout is None or (self._layout.query_lengths, self._layout.key_lengths) != (lengths, self.lengths):
+            self._layout = Layout(lengths, self.lengths)  # the next layer asks for the same
+        return self._layout
 
     def keys_and_values(self, layer: int, make: Callable[[Tensor], KeysAndValues]) -> KeysAndValues:
         """A layer's, worked out once however many tokens are decoded."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +30,12 @@ class Batch:
     sources: Packed | None = None
     """What an encoder reads, a sequence for each of ``packed``, which the decoder reads; ``None``: there is no encoder
     beside a decoder."""
+
+    def to(self, device: torch.device) -> Batch:
+        """This batch on another device."""
+        targets = {name: target.to(device) for name, target in self.targets.items()}
+        sources = None if self.sources is None else self.sources.to(device)
+        return replace(self, packed=self.packed.to(device), targets=targets, sources=sources)
 
     @property
     def num_tokens(self) -> int:

@@ -52,7 +52,8 @@ class Betas:
 def gradient_norm(gradients: Sequence[Tensor]) -> float:
     """√Σ gradient² over all of them."""
     if not _compiled(gradients):
-        return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm([g.float() for g in gradients]))))
+        norms = torch._foreach_norm(list(gradients), 2, dtype=torch.float32)
+        return float(torch.linalg.vector_norm(torch.stack(norms)))
     gradients = [gradient.contiguous() for gradient in gradients]
     parameters = (native.Parameter * len(gradients))()
     for struct, gradient in zip(parameters, gradients, strict=True):
@@ -95,11 +96,19 @@ def _update_compiled(learning: Sequence[Learning], betas: Betas, scale: float) -
 
 
 def _update(learning: Sequence[Learning], betas: Betas, scale: float) -> None:
-    for one in learning:
-        moments, gradient = one.moments, one.gradient.float() * scale
-        one.master.mul_(1 - one.rate * one.decay)
-        moments.exp_avg.lerp_(gradient, 1 - betas.mean)
-        moments.exp_avg_sq.mul_(betas.square).addcmul_(gradient, gradient, value=1 - betas.square)
-        root = moments.exp_avg_sq.sqrt().div_(math.sqrt(1 - betas.square**moments.step)).add_(betas.epsilon)
-        one.master.addcdiv_(moments.exp_avg, root, value=-one.rate / (1 - betas.mean**moments.step))
-        one.weight.copy_(one.master)
+    """Each operator is called once for all weights: on a GPU a call costs more than its arithmetic."""
+    masters, moments = [one.master for one in learning], [one.moments for one in learning]
+    means, squares = [one.exp_avg for one in moments], [one.exp_avg_sq for one in moments]
+    gradients = [torch.empty_like(master) for master in masters]
+    torch._foreach_copy_(gradients, [one.gradient for one in learning])
+    torch._foreach_mul_(gradients, scale)
+    torch._foreach_mul_(masters, [1 - one.rate * one.decay for one in learning])
+    torch._foreach_lerp_(means, gradients, 1 - betas.mean)
+    torch._foreach_mul_(squares, betas.square)
+    torch._foreach_addcmul_(squares, gradients, gradients, 1 - betas.square)
+    roots = torch._foreach_sqrt(squares)
+    torch._foreach_div_(roots, [math.sqrt(1 - betas.square**one.step) for one in moments])
+    torch._foreach_add_(roots, betas.epsilon)
+    rates = [-one.rate / (1 - betas.mean**one.moments.step) for one in learning]
+    torch._foreach_addcdiv_(masters, means, roots, rates)
+    torch._foreach_copy_([one.weight for one in learning], masters)

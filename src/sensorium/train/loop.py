@@ -26,7 +26,7 @@ from sensorium.text import Tokenizer
 from sensorium.train.interruption import Interruption
 from sensorium.train.log import JsonLog, LiveLine, TensorBoard, duration
 from sensorium.train.optim import MasterAdamW, MovingAverage, OptimizerSettings, learning_rate_factor, rising_steps
-from sensorium.train.settings import LoopSettings, resolve_precision, set_dropout
+from sensorium.train.settings import LoopSettings, resolve_device, resolve_precision, set_dropout
 from sensorium.train.stack_kernel import compile_stacks, leave_kernels
 from sensorium.train.state import Position, discard_states, load_state, save_state
 from sensorium.train.validation import Judge, validation_scores
@@ -71,8 +71,10 @@ class Trainer:
         self.model, self.objective, self.tokenizer = model, objective, tokenizer
         self.train_data, self.validation, self.judge = train, validation, judge
         self.settings, self.folder, self.fingerprint, self.quiet = settings, folder, fingerprint, quiet
-        self.dtype_name = {"bf16": "bfloat16", "fp32": "float32"}[resolve_precision(settings.precision)]
+        self.device = resolve_device(settings.device)
+        self.dtype_name = {"bf16": "bfloat16", "fp32": "float32"}[resolve_precision(settings.precision, self.device)]
         set_dropout(model, settings.dropout, settings.attention_dropout)
+        model.to(self.device)
         self.optimizer = MasterAdamW(model, optimizer, num_layers(model.config), getattr(torch, self.dtype_name))
         compile_stacks(model)
         self.position = Position()
@@ -162,7 +164,7 @@ class Trainer:
         batches = [
             self.objective.collate(
                 examples, self.tokenizer, np.random.default_rng((seed, COLLATE, position.epoch, position.batch + i))
-            )
+            ).to(self.device)
             for i, examples in enumerate(micro_batches)
         ]
         counts = total_counts(batches)
@@ -224,7 +226,7 @@ class Trainer:
         sources = [length for batch in batches if batch.sources is not None for length in batch.sources.lengths]
         rows = counts.get("masked_token", 0) + counts.get("language_model", 0)
         flops = cost.training_flops(self.model.config, lengths, vocabulary_rows=rows, source_lengths=sources or None)
-        share = speed * flops / (sum(lengths) + sum(sources)) / cost.peak_flops(self.dtype_name)
+        share = speed * flops / (sum(lengths) + sum(sources)) / cost.peak_flops(self.dtype_name, self.device.type)
         accuracy = {f"{name}_accuracy": correct[name] / max(1, counts[name]) for name in counts}
         loss = sum(means.values())
         rate = self.optimizer.settings.learning_rate * factor
@@ -284,6 +286,7 @@ class Trainer:
 
     def _restore(self, position: Position, tensors: dict[str, Tensor]) -> None:
         self.position = position
+        tensors = {name: tensor.to(self.device) for name, tensor in tensors.items()}
         self.optimizer.load_tensors(tensors)
         if position.average_count:
             self.average = MovingAverage(_under("average/", tensors))
@@ -302,6 +305,7 @@ class Trainer:
         self.model.eval()
         if weights is not self.optimizer.masters and self.validation is not None:
             self._scores("final validation")
+        self.model.to("cpu")  # whence it is saved
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

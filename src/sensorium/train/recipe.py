@@ -154,6 +154,7 @@ class TrainSection(Section):
     batch_size: Annotated[int | None, Field(gt=0)] = None
     accumulation: Annotated[int, Field(gt=0)] = 1
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
     seed: Annotated[int, Field(ge=0)] = 0
     validate_every: Annotated[int | None, Field(gt=0)] = None
     checkpoint_every: Annotated[int | None, Field(gt=0)] = None

@@ -158,7 +158,7 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
         adapt(model, family, settings, chosen.targets, seed=recipe.train.seed)
     check_fit(model, tokenizer, family, objective, max_length=recipe.objective.max_length)
     if teacher is not None and recipe.distillation is not None:
-        objective = taught_by(teacher, objective, tokenizer, recipe.distillation, recipe.train.precision)
+        objective = taught_by(teacher, objective, tokenizer, recipe.distillation, recipe.train)
     return Ready(model, tokenizer, family, objective, train, validation, source, template)
 
 
@@ -322,6 +322,6 @@ def _take(kind: Any, recipe: Recipe) -> Any:
 def _fingerprint(recipe: Recipe, ready: Ready) -> str:
     """What decides a run: the recipe (but for where it is written to) and the data."""
     described = recipe.model_dump()
-    for key in ("output", "log_every", "tensorboard", "checkpoint_every"):
+    for key in ("output", "log_every", "tensorboard", "checkpoint_every", "device"):
         described["train"].pop(key)
     return fingerprint((described, len(ready.train), fingerprint([dict(record) for record in ready.train])))

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from sensorium.errors import UsageError
 from sensorium.nn.block import Attention, MemoryAttention
 
 
@@ -22,7 +23,10 @@ class LoopSettings:
     accumulation: int = 1
     """Batches an update is made of."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """``auto``: bf16 where this processor multiplies it in hardware."""
+    """``auto``: bf16 where the device multiplies it in hardware."""
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    """``auto``: the GPU, where torch finds one. Its sums may come in another order each time, so what is said of runs
+    that repeat bit for bit holds on a processor alone."""
     seed: int = 0
     validate_every: int | None = None
     """Updates between validations; ``None``: after every epoch."""
@@ -40,10 +44,23 @@ class LoopSettings:
     log_every: int = 10
 
 
-def resolve_precision(precision: str) -> str:
-    """``auto`` → bf16 where the processor multiplies it in hardware, else fp32."""
+def resolve_device(device: str) -> torch.device:
+    """``auto`` → the GPU where torch finds one, else the processor.
+
+    Raises ``UsageError`` where a GPU is asked for and torch finds none.
+    """
+    found = torch.cuda.is_available()
+    if device == "cuda" and not found:
+        raise UsageError("train.device is 'cuda', and torch finds no GPU here; set 'auto' or 'cpu'")
+    return torch.device("cpu" if device == "cpu" or not found else "cuda")
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """``auto`` → bf16 where the device multiplies it in hardware, else fp32."""
     if precision != "auto":
         return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
 
 

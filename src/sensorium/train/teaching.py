@@ -14,23 +14,24 @@ from sensorium.objectives.distillation import Distillation
 from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.objectives.sequence import SequenceClassification
 from sensorium.text import Tokenizer
-from sensorium.train.recipe import DistillationSection
-from sensorium.train.settings import resolve_precision
+from sensorium.train.recipe import DistillationSection, TrainSection
+from sensorium.train.settings import resolve_device, resolve_precision
 from sensorium.train.stack_kernel import compile_stacks
 
 
 def taught_by(
-    teacher: Checkpoint, objective: Objective, tokenizer: Tokenizer, chosen: DistillationSection, precision: str
+    teacher: Checkpoint, objective: Objective, tokenizer: Tokenizer, chosen: DistillationSection, run: TrainSection
 ) -> Distillation:
-    """The objective with a teacher, which computes in the precision of the run, on the compiled kernels where it can.
+    """The objective with a teacher, which computes where the run does, in its precision, on the compiled kernels where
+    it can.
 
     Raises ``UsageError`` for a teacher that speaks of other tokens, or of other labels.
     """
     if not isinstance(objective, CausalLanguageModel | Conversation | SequenceToSequence | SequenceClassification):
         raise UsageError(f"distillation: {type(objective).__name__} can't be learnt from a teacher")
     _check(teacher, objective, tokenizer)
-    model = teacher.model.requires_grad_(False).eval()
-    model.to(torch.bfloat16 if resolve_precision(precision) == "bf16" else torch.float32)
+    model, device = teacher.model.requires_grad_(False).eval(), resolve_device(run.device)
+    model.to(device, torch.bfloat16 if resolve_precision(run.precision, device) == "bf16" else torch.float32)
     compile_stacks(model)
     return Distillation(objective, model, chosen.temperature, chosen.share)
 

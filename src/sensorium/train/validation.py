@@ -50,9 +50,10 @@ def validation_scores(
     order = np.arange(len(examples))
     batches = token_budget_batches([example.lengths for example in examples], order, batch_tokens=BATCH_TOKENS)
     model.eval()
+    device = next(model.parameters()).device
     sums: dict[str, list[float]] = {}
     for indices in batches:
-        batch = objective.collate([examples[i] for i in indices], tokenizer, generator)
+        batch = objective.collate([examples[i] for i in indices], tokenizer, generator).to(device)
         for name, loss in objective.losses(model, batch).items():
             entry = sums.setdefault(name, [0.0, 0.0, 0.0])
             for i, value in enumerate((float(loss.total), loss.count, loss.correct)):
