@@ -19,7 +19,9 @@ ROOMS = [path for path in MODULES if path != FACE]
 
 # The drawing of docs/architecture.md as a table: a room (a module or a folder of src/sensorium) and the rooms it may
 # import. Arrows go down only, and rooms on one line do not see each other.
-GROUND = {"errors", "config", "packed", "cost", "storage", "text", "sentence", "machine", "native", "gguf", "worker"}
+GROUND = {
+    "errors", "config", "packed", "cost", "storage", "text", "image", "sentence", "machine", "native", "gguf", "worker",
+}  # fmt: skip
 CHECKPOINT = GROUND | {"nn", "models", "families", "data", "adapters", "checkpoint"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -33,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gguf": {"errors"},
     "worker": {"errors"},
     "text": {"errors", "storage", "worker"},
+    "image": {"errors", "packed", "storage", "worker"},
     "nn": GROUND,
     "models": GROUND | {"nn"},
     "families": GROUND,

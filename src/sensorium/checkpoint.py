@@ -16,12 +16,23 @@ import torch
 from torch import Tensor
 
 from sensorium.adapters import is_adapter, put_on, read_adapter, write_adapter
-from sensorium.config import EncoderConfig, EncoderDecoderConfig, ModelConfig, TokenStemConfig, num_layers
+from sensorium.config import (
+    DualEncoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    ImageEncoderConfig,
+    LanguageConfig,
+    ModelConfig,
+    TokenStemConfig,
+    num_layers,
+)
 from sensorium.errors import CheckpointError, UsageError
 from sensorium.families import _table, get_family
 from sensorium.families._table import Family
 from sensorium.families.gguf import PublishedTensors, published_config
 from sensorium.gguf import read_gguf
+from sensorium.image.settings import FILE as IMAGE_SETTINGS
+from sensorium.image.settings import ImageSettings, read_image_settings, write_image_settings
 from sensorium.models.build import Model, build, initialise
 from sensorium.nn.lora import merge_lora
 from sensorium.sentence import SentenceSettings, read_sentence_settings, write_sentence_settings
@@ -60,11 +71,28 @@ class Checkpoint:
     """``generation_config.json`` as it was read: how its makers would have it write (``infer.settings``)."""
     chat_template: str | None = None
     """How a chat is written for this model: a Jinja template (``text.chat``)."""
+    images: ImageSettings | None = None
+    """How images are made ready for this model."""
 
     @property
     def config(self) -> ModelConfig:
         """The model's config."""
         return self.model.config
+
+    @property
+    def language_config(self) -> LanguageConfig:
+        """The config of a model that reads text and nothing else. Raises ``CheckpointError`` for others."""
+        if isinstance(self.config, ImageEncoderConfig | DualEncoderConfig):
+            raise CheckpointError(
+                f"{self.folder}: a {self.family} model looks at images; this is for one that reads text alone"
+            )
+        return self.config
+
+    def require_image_settings(self) -> ImageSettings:
+        """How images are made ready. Raises ``CheckpointError`` when the folder does not say it."""
+        if self.images is None:
+            raise CheckpointError(f"{self.folder}: no {IMAGE_SETTINGS}, which says how images are made ready")
+        return self.images
 
     def require_chat_template(self) -> str:
         """The chat template. Raises ``CheckpointError`` when there is none."""
@@ -111,12 +139,15 @@ def open_checkpoint(
     where = found.path if file is not None else folder
     model, untrained = _load_model(family, config, tensors, add_heads or {}, dtype, seed, where)
     tokenizer = found.tokenizer()
-    if tokenizer is not None:
+    if tokenizer is not None and not isinstance(config, ImageEncoderConfig):
         _check_vocabulary(tokenizer, config.stem, where)
         _check_vocabulary(tokenizer.target, getattr(config, "decoder_stem", config.stem), where)
     generation = _read_generation(folder if file is None else None, found.raw)
-    template = found.chat_template
-    return Checkpoint(model, tokenizer, family.name, where, untrained, found.sentence, found.raw, generation, template)
+    images = read_image_settings(folder) if family.processor else None
+    return Checkpoint(
+        model, tokenizer, family.name, where, untrained, found.sentence, found.raw, generation, found.chat_template,
+        images,
+    )  # fmt: skip
 
 
 def _check_vocabulary(tokenizer: Tokenizer, stem: TokenStemConfig, where: Path) -> None:
@@ -136,6 +167,7 @@ def save_checkpoint(
     sentence: SentenceSettings | None = None,
     generation: Mapping[str, Any] | None = None,
     chat_template: str | None = None,
+    images: ImageSettings | None = None,
 ) -> None:
     """Save a model in its family's published form, whole or not at all.
 
@@ -157,6 +189,8 @@ def save_checkpoint(
             write_sentence_settings(temporary, sentence, hidden_size=model.config.stack.hidden_size)
         if generation:
             write_json(temporary / GENERATION_FILE, dict(generation))
+        if images is not None:
+            write_image_settings(temporary, images, processor=get_family(family, where="this model").processor)
 
 
 def _ends(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, int]:

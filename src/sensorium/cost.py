@@ -11,10 +11,13 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from sensorium.config import (
+    DualEncoderConfig,
     EncoderConfig,
     EncoderDecoderConfig,
+    ImageEncoderConfig,
     LearnedPositions,
     ModelConfig,
+    PatchStemConfig,
     StackConfig,
     TokenStemConfig,
 )
@@ -54,9 +57,24 @@ def stem_parameters(stem: TokenStemConfig) -> int:
     return d * (stem.vocabulary_size + table + stem.num_segments) + (0 if stem.norm_eps is None else 2 * d)
 
 
+def patch_stem_parameters(stem: PatchStemConfig) -> int:
+    """The map of patches, the places, the class token, and the norm."""
+    d, first = stem.hidden_size, int(stem.class_token)
+    rows = stem.patch_values + stem.bias + first + (first + stem.grid**2)
+    return d * rows + (0 if stem.norm_eps is None else 2 * d)
+
+
 def parameters(config: ModelConfig) -> int:
     """All parameters of a model, a tied matrix once."""
-    d, stem = config.stack.hidden_size, config.stem
+    d = config.stack.hidden_size
+    if isinstance(config, DualEncoderConfig):
+        widths = config.image.stack.hidden_size + config.text.stack.hidden_size
+        return parameters(config.image) + parameters(config.text) + widths * config.projection_size + 1
+    if isinstance(config, ImageEncoderConfig):
+        count = patch_stem_parameters(config.stem) + stack_parameters(config.stack)
+        count += d * d + d if config.pooler else 0
+        return count + (len(config.sequence.labels) * (d + 1) if config.sequence else 0)
+    stem = config.stem
     if isinstance(config, EncoderDecoderConfig):
         written = config.decoder_stem.vocabulary_size
         count = stem_parameters(stem) + stem_parameters(config.decoder_stem)
@@ -89,11 +107,14 @@ def forward_flops(
 ) -> int:
     """FLOPs of one forward pass over sequences of these lengths.
 
-    ``vocabulary_rows`` is how many rows go through a vocabulary-wide head. A model that reads one text and writes
+    An image's length is its patches, class token included. ``vocabulary_rows`` is how many rows go through a
+    vocabulary-wide head. A model that reads one text and writes
     another reads ``source_lengths`` and writes ``lengths``; raises ``TypeError`` when it is given only one of them.
     """
-    head = 2 * vocabulary_rows * config.stack.hidden_size * config.stem.vocabulary_size
     sizes = list(lengths)
+    if isinstance(config, ImageEncoderConfig):
+        return stack_flops(config.stack, sizes) + 2 * config.stem.patch_values * config.stem.hidden_size * sum(sizes)
+    head = 2 * vocabulary_rows * config.stack.hidden_size * config.stem.vocabulary_size
     if not isinstance(config, EncoderDecoderConfig):
         return stack_flops(config.stack, sizes) + head
     if source_lengths is None:

@@ -1,8 +1,8 @@
 """One decode worker: what strangers wrote is worked on in a process of its own, with limits of time, memory and output.
 
 A ``Worker`` runs one named function in a child process that stays warm between calls, so that a call costs a fraction
-of a millisecond. Arguments and answers cross as JSON, never pickled; a child that goes over a limit is killed and
-replaced, and the caller gets one clear sentence.
+of a millisecond. Arguments and answers cross as JSON, never pickled, with bytes beside an answer where there are many;
+a child that goes over a limit is killed and replaced, and the caller gets one clear sentence.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Limits:
     memory: int = 256 * 2**20
     """Bytes beyond those that the child holds before its first call. Held on Linux alone."""
     output: int = 4 * 2**20
-    """Bytes of the answer as JSON."""
+    """Bytes of the answer as JSON, and of those beside it."""
 
 
 class Worker:
     """Calls a function in a child process: ``Worker(render, what="the chat template")(template, messages)``.
 
-    The function stands at the top of a module, takes JSON values and gives one. Threads may share a worker; their calls
-    follow one another.
+    The function stands at the top of a module, takes JSON values and gives one, or a pair of one and bytes. Threads may
+    share a worker; their calls follow one another.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Worker:
                 deadline = time.monotonic() + self.limits.seconds
                 _send(process, request, deadline)
                 answer = json.loads(_receive(process, self.limits.output + 1024, deadline))
+                beside = _receive(process, self.limits.output, deadline) if answer.get("bytes") else b""
             except TimeoutError as problem:
                 self.close()
                 raise self._failure(f"took longer than {self.limits.seconds:g} seconds and was stopped") from problem
@@ -89,7 +90,7 @@ class Worker:
             if answer.get("spent"):
                 self.close()
         if "value" in answer:
-            return answer["value"]
+            return (answer["value"], beside) if answer.get("bytes") else answer["value"]
         raise self._failure(str(answer.get("problem")))
 
     def close(self) -> None:
@@ -214,16 +215,22 @@ def serve() -> None:
     while len(head := requests.read(8)) == 8:
         arguments = json.loads(requests.read(struct.unpack("<Q", head)[0]))
         _limit_time(float(seconds))
-        answer = _call(function, arguments, int(output))
-        _answer(answers, answer)
+        for message in _call(function, arguments, int(output)):
+            _answer(answers, message)
 
 
-def _call(function: Callable[..., Any], arguments: list[Any], most: int) -> bytes:
-    """The answer as JSON: ``value``, or ``problem``; ``spent`` where the child should be replaced."""
+def _call(function: Callable[..., Any], arguments: list[Any], most: int) -> list[bytes]:
+    """The answer as JSON: ``value``, or ``problem``; ``spent`` where the child should be replaced; ``bytes`` where a
+    second message holds the bytes beside the value.
+    """
     try:
-        value = json.dumps({"value": function(*arguments)}).encode()
-        if len(value) <= most:
-            return value
+        value = function(*arguments)
+        beside = []
+        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], bytes):
+            value, beside = value[0], [value[1]]
+        answer = json.dumps({"value": value, "bytes": bool(beside)}).encode()
+        if len(answer) + sum(map(len, beside)) <= most:
+            return [answer, *beside]
         problem, spent = f"gave more than {most:,} bytes", True
     except MemoryError:
         problem, spent = "needed more memory than it may have and was stopped", True
@@ -232,7 +239,7 @@ def _call(function: Callable[..., Any], arguments: list[Any], most: int) -> byte
     except Exception as error:
         said = (str(error).splitlines() or [type(error).__name__])[0][:MOST_CHARACTERS]
         problem, spent = f"failed: {said}", False
-    return json.dumps({"problem": problem, "spent": spent}).encode()
+    return [json.dumps({"problem": problem, "spent": spent}).encode()]
 
 
 def _answer(answers: Any, message: bytes) -> None:

@@ -11,6 +11,7 @@ from sensorium.cli._options import Json
 
 if TYPE_CHECKING:
     from sensorium.checkpoint import Checkpoint
+    from sensorium.config import ModelConfig
 
 
 def info(
@@ -44,8 +45,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "hidden_size": config.stack.hidden_size,
         "num_heads": config.stack.num_heads,
         "mlp_size": config.stack.mlp_size,
-        "vocabulary_size": config.stem.vocabulary_size,
-        "max_length": config.max_length,
+        **_reads(config),
         "heads": list(config.head_names),
         "labels": {
             name: list(head.labels) for name in config.head_names if hasattr(head := getattr(config, name), "labels")
@@ -56,6 +56,19 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "evidence": _file_name(checkpoint.folder / "EVIDENCE.md"),
     }
     return facts
+
+
+def _reads(config: ModelConfig) -> dict[str, int]:
+    """How much a model can take in."""
+    from sensorium.config import DualEncoderConfig, ImageEncoderConfig
+
+    images = config.image if isinstance(config, DualEncoderConfig) else config
+    facts = {}
+    if isinstance(images, ImageEncoderConfig):
+        facts = {"image_size": images.stem.image_size, "patch_size": images.stem.patch_size}
+    if isinstance(config, ImageEncoderConfig):
+        return facts
+    return {"vocabulary_size": config.stem.vocabulary_size, "max_length": config.max_length, **facts}
 
 
 def _weights(path: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from sensorium.config.heads import (
     SpanHeadConfig,
     TokenHeadConfig,
 )
+from sensorium.config.image import PatchStemConfig
 from sensorium.config.positions import (
     LearnedPositions,
     LinearScaling,
@@ -36,8 +37,11 @@ __all__ = [
     "ENCODER_HEADS",
     "Activation",
     "DecoderConfig",
+    "DualEncoderConfig",
     "EncoderConfig",
     "EncoderDecoderConfig",
+    "ImageEncoderConfig",
+    "LanguageConfig",
     "LanguageModelHeadConfig",
     "LearnedPositions",
     "LinearScaling",
@@ -50,6 +54,7 @@ __all__ = [
     "NextSentenceHeadConfig",
     "Norm",
     "NormPlace",
+    "PatchStemConfig",
     "PoolerConfig",
     "RelativePositions",
     "RotaryPositions",
@@ -57,6 +62,7 @@ __all__ = [
     "SinusoidalPositions",
     "SpanHeadConfig",
     "StackConfig",
+    "TextVector",
     "TokenHeadConfig",
     "TokenStemConfig",
     "YarnScaling",
@@ -68,6 +74,8 @@ Mask = Literal["bidirectional", "causal"]
 NormPlace = Literal["pre", "post"]
 Norm = Literal["layer", "rms"]
 MLPKind = Literal["plain", "gated"]
+TextVector = Literal["end", "first", "mean"]
+"""Which vector stands for a text: that of its end token, of its first token, or the mean of all."""
 NewerPart = Literal[
     "RMSNorm",
     "gated MLP",
@@ -302,10 +310,61 @@ class EncoderDecoderConfig(Checked):
         return () if self.language_model is None else ("language_model",)
 
 
+@dataclass(frozen=True)
+class ImageEncoderConfig(Checked):
+    """A model that looks at images: patches in, vectors out (Dosovitskiy et al., 2021)."""
+
+    stem: PatchStemConfig
+    stack: StackConfig
+    pooler: PoolerConfig | None = None
+    sequence: SequenceHeadConfig | None = None
+    """One label for the image, of its first vector."""
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads this model has."""
+        return () if self.sequence is None else ("sequence",)
+
+
+@dataclass(frozen=True)
+class DualEncoderConfig(Checked):
+    """A tower for images and a tower for texts, whose vectors are compared (Radford et al., 2021)."""
+
+    image: ImageEncoderConfig
+    text: EncoderConfig | DecoderConfig
+    projection_size: int
+    """Width of the space in which both meet."""
+    text_vector: TextVector = "end"
+    end_token_id: int | None = None
+    """The first one ends a text; ``None``: the token with the largest number does."""
+
+    @property
+    def stem(self) -> TokenStemConfig:
+        """What reads texts."""
+        return self.text.stem
+
+    @property
+    def stack(self) -> StackConfig:
+        """The tower of texts."""
+        return self.text.stack
+
+    @property
+    def max_length(self) -> int:
+        """Tokens in the longest text this model can read."""
+        return self.text.max_length
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads this model has: none."""
+        return ()
+
+
 def num_layers(config: ModelConfig) -> dict[str, int]:
     """How many blocks the stacks of a model have, by the prefix of their parameters."""
     if isinstance(config, EncoderDecoderConfig):
         return {"encoder.": config.encoder_stack.num_layers, "decoder.": config.decoder_stack.num_layers}
+    if isinstance(config, DualEncoderConfig):
+        return {"image.": config.image.stack.num_layers, "text.": config.text.stack.num_layers}
     return {"": config.stack.num_layers}
 
 
@@ -324,4 +383,6 @@ def _max_length(stem: TokenStemConfig, stack: StackConfig) -> int:
 
 
 ENCODER_HEADS = ("masked_token", "next_sentence", "sequence", "token", "span")
-ModelConfig = EncoderConfig | DecoderConfig | EncoderDecoderConfig
+LanguageConfig = EncoderConfig | DecoderConfig | EncoderDecoderConfig
+"""What reads tokens, and nothing else."""
+ModelConfig = LanguageConfig | ImageEncoderConfig | DualEncoderConfig

@@ -7,7 +7,7 @@ from typing import Literal
 
 from sensorium.config._checked import Checked
 
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh"]
+Activation = Literal["gelu", "gelu_tanh", "gelu_quick", "relu", "silu", "tanh"]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ FAMILIES = {
     "marian": "marian",
     "t5": "t5",
     "mt5": "mt5",
+    "vit": "vit",
+    "clip": "clip",
 }
 """``model_type`` in ``config.json`` → module in this folder."""
 

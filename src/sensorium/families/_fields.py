@@ -16,9 +16,10 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
     "tanh": "tanh",
+    "quick_gelu": "gelu_quick",
 }
 PUBLISHED_ACTIVATIONS: dict[Activation, str] = {
-    "gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu", "tanh": "tanh",
+    "gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu", "tanh": "tanh", "gelu_quick": "quick_gelu",
 }  # fmt: skip
 PROBLEMS = {
     "single_label": "single_label_classification",
@@ -33,6 +34,16 @@ def read_int(raw: Mapping[str, Any], key: str, default: int | None = None) -> in
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise CheckpointError(f"config.json: {key} is {value!r}; a whole number is expected")
     return value
+
+
+def read_side(raw: Mapping[str, Any], key: str, default: int) -> int:
+    """The side of a square, which may be given twice. Raises ``CheckpointError`` naming the key."""
+    value = raw.get(key, default)
+    if isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]:
+        value = value[0]
+    if isinstance(value, list | tuple):
+        raise CheckpointError(f"config.json: {key} is {value!r}; only squares are known")
+    return read_int({key: value}, key)
 
 
 def read_float(raw: Mapping[str, Any], key: str, default: float) -> float:

@@ -17,9 +17,10 @@ from torch import Tensor
 from sensorium.config import ModelConfig, StackConfig, num_layers
 from sensorium.errors import CheckpointError
 
-Op = Literal["same", "transpose", "join", "row"]
+Op = Literal["same", "transpose", "join", "row"] | Callable[[Any], tuple[int, ...]]
 """What stands between the two sides. ``join``: the published queries, keys and values (or keys and values) are ours
-end to end; ``row``: a published matrix of one row is our vector."""
+end to end; ``row``: a published matrix of one row is our vector; a function of our config: the same numbers in the
+same order, in the shape that it gives."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,16 @@ class Family:
     """Keys that would change the arithmetic in a way not implemented here: they must hold this value."""
     inert: frozenset[str] = frozenset()
     """Keys of this family that do not change what the model computes."""
+    sections: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Objects within ``config.json`` that describe a tower each, and their keys; the rest holds for them as well."""
     renamed: tuple[tuple[str, str], ...] = ()
     """(ending, ending today) of weights that older files spell otherwise."""
     ignored: tuple[str, ...] = ()
     """Buffers that are known and not wanted. ``{i}`` stands for a layer."""
     copies: Mapping[str, str] = field(default_factory=dict)
     """Weights that repeat a tied one of ours: they must equal it. ``{base}`` may stand in their names."""
+    processor: str = ""
+    """The published class that makes images ready, of a family that looks at them."""
     constants: Mapping[str, Callable[[Any], Tensor]] = field(default_factory=dict)
     """Weights that follow from the config: where a file has them, they must be what it says. Written like others."""
 
@@ -174,6 +179,9 @@ def check_config(family: Family, raw: Mapping[str, Any], *, where: str) -> None:
 
     Raises ``CheckpointError`` for a key that would change the arithmetic in a way not implemented, or that is unknown.
     """
+    for name, keys in family.sections.items():
+        if isinstance(raw.get(name), Mapping):
+            check_config(replace(family, keys=keys, sections={}), raw[name], where=f"{where}: {name}")
     required = {**REQUIRES, **family.requires}
     for key, value in required.items():
         if key in raw and raw[key] != value and not (value in ({}, None, False) and not raw[key]):
@@ -237,7 +245,8 @@ def load(
         missing += absent
         used.update(theirs)
         if not absent:
-            ours[rule.ours] = _load_op(rule.op, [tensors[name] for name in theirs], where=f"{where}: {theirs[0]!r}")
+            found = [tensors[name] for name in theirs]
+            ours[rule.ours] = _load_op(rule.op, found, config, shapes[rule.ours], where=f"{where}: {theirs[0]!r}")
     known = set(_expand_names(family.ignored, base, max(layers.values()))) | _check_constants(
         family, tensors, config, base, where=where
     )
@@ -262,7 +271,7 @@ def save(family: Family, parameters: Mapping[str, Tensor], config: ModelConfig, 
     base, layers = "" if headless else family.base, num_layers(config)
     theirs: dict[str, Tensor] = {}
     for rule, names in expand(family, base, layers, wanted=parameters):
-        theirs.update(zip(names, _save_op(rule.op, parameters[rule.ours], len(names), config.stack), strict=True))
+        theirs.update(zip(names, _save_op(rule.op, parameters[rule.ours], len(names), config), strict=True))
         if rule.also is not None:
             theirs[rule.also] = parameters[rule.ours].clone()  # safetensors refuses two names for one memory
     dtype = next(iter(parameters.values())).dtype
@@ -306,7 +315,12 @@ def _expand_names(patterns: Iterable[str], base: str, num_layers: int) -> Iterab
             yield pattern.replace("{i}", str(i)).replace("{base}", base)
 
 
-def _load_op(op: Op, tensors: list[Tensor], *, where: str) -> Tensor:
+def _load_op(op: Op, tensors: list[Tensor], config: ModelConfig, shape: torch.Size, *, where: str) -> Tensor:
+    if callable(op):
+        published = op(config)
+        if tuple(tensors[0].shape) != published:
+            raise CheckpointError(f"{where} has shape {list(tensors[0].shape)}, the config asks for {list(published)}")
+        return tensors[0].reshape(shape)
     if op == "join":
         try:
             return torch.cat(tensors)
@@ -323,9 +337,11 @@ def _load_op(op: Op, tensors: list[Tensor], *, where: str) -> Tensor:
     return tensors[0]
 
 
-def _save_op(op: Op, tensor: Tensor, count: int, stack: StackConfig) -> list[Tensor]:
+def _save_op(op: Op, tensor: Tensor, count: int, config: ModelConfig) -> list[Tensor]:
+    if callable(op):
+        return [tensor.reshape(op(config)).clone()]
     if op == "join":
-        return [part.clone() for part in tensor.split(part_sizes(len(tensor), count, stack))]
+        return [part.clone() for part in tensor.split(part_sizes(len(tensor), count, config.stack))]
     if op == "row":
         return [tensor[None].clone()]
     return [tensor.t().contiguous()] if op == "transpose" else [tensor]
@@ -333,7 +349,8 @@ def _save_op(op: Op, tensor: Tensor, count: int, stack: StackConfig) -> list[Ten
 
 def part_sizes(rows: int, count: int, stack: StackConfig) -> list[int]:
     """Rows of each of the ``count`` published tensors that are one of ours: queries, keys and values, or equal ones."""
-    return list(stack.qkv_sizes) if count == 3 else [rows // count] * count
+    sizes = list(stack.qkv_sizes)
+    return sizes if count == 3 and sum(sizes) == rows else [rows // count] * count
 
 
 def _check_constants(

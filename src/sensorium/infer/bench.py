@@ -104,7 +104,7 @@ def encoding_work(checkpoint: Checkpoint, texts: Sequence[str], dtype: Dtype, li
     """Texts through the model's stem and stack, in batches of similar length."""
     model = fast(checkpoint.model, dtype)
     tokenizer = checkpoint.require_tokenizer()
-    encodings = sorted(tokenizer.encode_batch(texts, max_length=checkpoint.config.max_length), key=len)
+    encodings = sorted(tokenizer.encode_batch(texts, max_length=checkpoint.language_config.max_length), key=len)
     batches = token_budget_batches(
         list(map(len, encodings)), np.arange(len(encodings)), batch_tokens=BATCH_TOKENS, window=0
     )

@@ -22,9 +22,11 @@ from sensorium.infer.packing import Dtype
 from sensorium.infer.torch_stack import TorchStack
 from sensorium.models.build import Model, OneStack
 from sensorium.models.decoder import DecoderLM
+from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.encoder import EncoderLM
 from sensorium.models.encoder_decoder import EncoderDecoder
 from sensorium.nn.heads import MaskedTokenHead
+from sensorium.nn.stems import TokenStem
 
 DTYPES: dict[str, Dtype] = {
     "fp32": "fp32", "float32": "fp32", "bf16": "bf16", "bfloat16": "bf16", "int8": "int8",
@@ -65,21 +67,30 @@ def fast(model: AnyModel, dtype: str = "fp32", *, smooth: Mapping[str, Tensor] |
     return _put(model, lambda side: {"stack": TorchStack(side.stack, possible)})
 
 
+def _side_names(model: Model) -> tuple[str, ...]:
+    """The parts of a model that have a stem and a stack each, where it has two."""
+    if isinstance(model, EncoderDecoder):
+        return "encoder", "decoder"
+    return ("image", "text") if isinstance(model, DualEncoder) else ()
+
+
 def _sides(model: Model) -> list[Any]:
-    """What has a stem and a stack: the model, or both sides of one that reads one text and writes another."""
-    return [model.encoder, model.decoder] if isinstance(model, EncoderDecoder) else [model]
+    """What has a stem and a stack: the model, or both of its sides."""
+    return [getattr(model, name) for name in _side_names(model)] or [model]
 
 
 def _put(model: AnyModel, parts: Callable[[Any], dict[str, nn.Module]], **heads: nn.Module) -> AnyModel:
     """The model with these parts in each of its sides, and these heads; the rest is shared."""
-    if isinstance(model, EncoderDecoder):
-        sides = {name: _with(getattr(model, name), **parts(getattr(model, name))) for name in ("encoder", "decoder")}
-        return _with(model, **sides, **heads)
-    return _with(model, **parts(model), **heads)
+    names = _side_names(model)
+    if not names:
+        return _with(model, **parts(model), **heads)
+    sides = {name: _with(getattr(model, name), **parts(getattr(model, name))) for name in names}
+    return _with(model, **sides, **heads)
 
 
 def _on_kernels(side: Any, dtype: Dtype, smooth: dict[str, Tensor]) -> dict[str, nn.Module]:
-    return {"stem": FastStem(side.stem), "stack": FastStack(side.stack, dtype, smooth)}
+    stem = FastStem(side.stem) if isinstance(side.stem, TokenStem) else side.stem  # patches are one product
+    return {"stem": stem, "stack": FastStack(side.stack, dtype, smooth)}
 
 
 def _no_kernels(model: Model) -> str | None:
@@ -109,7 +120,7 @@ def _vocabularies(model: Model, dtype: Dtype) -> dict[str, nn.Module]:
             return {}
         weight = head.vocabulary.weight if head.scale == 1.0 else head.vocabulary.weight * head.scale
         return {"language_model": FastVocabulary(weight, head.bias, dtype)}
-    masked = model.masked_token
+    masked = model.masked_token if isinstance(model, EncoderLM) else None
     return {} if masked is None else {"masked_token": FastMaskedTokenHead(masked, dtype)}
 
 

@@ -29,7 +29,7 @@ from sensorium.infer.generate import generate
 from sensorium.infer.packing import Dtype
 from sensorium.infer.settings import GenerationSettings
 from sensorium.models.build import Model, OneStack
-from sensorium.models.encoder import EncoderLM
+from sensorium.models.decoder import DecoderLM
 from sensorium.models.encoder_decoder import EncoderDecoder
 from sensorium.packed import Packed
 from sensorium.text import Encoding, Tokenizer
@@ -89,7 +89,7 @@ def quantise(
     warns with ``CalibrationWarning`` when they are few, of another language than the tokenizer's, or of a length that
     says little.
     """
-    tokenizer, length = checkpoint.require_tokenizer(), checkpoint.config.max_length
+    tokenizer, length = checkpoint.require_tokenizer(), checkpoint.language_config.max_length
     given = list(PROBE if texts is None else texts)
     if len(given) < 2:
         raise UsageError(f"{len(given)} calibration text; give {ENOUGH} or more, like those the model will read")
@@ -144,7 +144,7 @@ def agreement(model: Model, faster: Model, batch: Packed) -> Agreement:
     means = [torch.stack([part.mean(dim=0) for part in batch.split(x)]) for x in vectors]  # [N, D]
     cosines = F.cosine_similarity(means[0].double(), means[1].double())
     same: float | None = None
-    if not isinstance(model, EncoderLM) and model.language_model is not None:
+    if isinstance(model, DecoderLM | EncoderDecoder) and model.language_model is not None:
         pairs: Any = zip((model, faster), vectors, strict=True)
         tokens = [one.next_token_logits(x).argmax(dim=-1) for one, x in pairs]
         same = float((tokens[0] == tokens[1]).double().mean())

@@ -8,14 +8,18 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
-from sensorium.config import DecoderConfig, EncoderConfig, ModelConfig
+from sensorium.config import DecoderConfig, DualEncoderConfig, EncoderConfig, ImageEncoderConfig, ModelConfig
 from sensorium.models.decoder import DecoderLM
+from sensorium.models.dual_encoder import FIRST_SCALE, DualEncoder
 from sensorium.models.encoder import EncoderLM
 from sensorium.models.encoder_decoder import EncoderDecoder
+from sensorium.models.image_encoder import ImageEncoder
 from sensorium.nn.block import Block, MemoryAttention
 
-OneStack = EncoderLM | DecoderLM
-Model = OneStack | EncoderDecoder
+OneStack = EncoderLM | DecoderLM | ImageEncoder
+LanguageModel = EncoderLM | DecoderLM | EncoderDecoder
+"""What reads tokens, and nothing else."""
+Model = OneStack | EncoderDecoder | DualEncoder
 INITIAL_STD = 0.02
 """Standard deviation of new weights, in BERT and in GPT-2."""
 
@@ -24,6 +28,10 @@ def build(config: ModelConfig) -> Model:
     """A model with the weights torch gives it; call ``initialise``, or load a checkpoint's."""
     if isinstance(config, EncoderConfig):
         return EncoderLM(config)
+    if isinstance(config, ImageEncoderConfig):
+        return ImageEncoder(config)
+    if isinstance(config, DualEncoderConfig):
+        return DualEncoder(config)
     return DecoderLM(config) if isinstance(config, DecoderConfig) else EncoderDecoder(config)
 
 
@@ -64,7 +72,9 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
     for name, parameter in model.named_parameters():
         if only is not None and name not in only:
             continue
-        if id(parameter) in norms:
+        if name.endswith("logit_scale"):
+            parameter.fill_(FIRST_SCALE)
+        elif id(parameter) in norms:
             parameter.fill_(1.0)
         elif parameter.dim() < 2:
             parameter.zero_()

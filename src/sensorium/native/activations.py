@@ -15,7 +15,9 @@ import numpy as np
 
 from sensorium import native
 
-KINDS = {"gelu": 0, "gelu_tanh": 0, "relu": 1, "silu": 2, "tanh": 3}
+KINDS = {"gelu": 0, "gelu_tanh": 0, "relu": 1, "silu": 2, "gelu_quick": 2, "tanh": 3}
+STEEPNESS = {"silu": 1.0, "gelu_quick": 1.702}
+"""a of x · σ(a x)."""
 EXACT, CLOSE = (16, 5.0), (8, 3.5)
 """Coefficients and limit: exact to float32, and closer than bfloat16 can tell."""
 
@@ -52,7 +54,7 @@ def _inner(x: float) -> float:
 def _fitted(name: str, odd: Callable[[float], float], count: int, limit: float) -> native.Activation:
     """P by interpolation in Chebyshev's points, as powers of x² scaled to [-1, 1]."""
     if KINDS[name]:
-        return native.Activation(KINDS[name], 0.0, 0.0, 0, (ctypes.c_float * 16)())
+        return native.Activation(KINDS[name], 0.0, STEEPNESS.get(name, 0.0), 0, (ctypes.c_float * 16)())
     half = limit**2 / 2
 
     def shape(place: float) -> float:  # odd(x) / x

@@ -111,7 +111,7 @@ inline void prepare_row(const From* row, const Linear& linear, typename Dtype::N
 // activations.py over |x| ≤ limit, beyond which ½ + odd(x) is 0 or 1 for float32. Their slopes are ½ + odd(x) themselves.
 struct Activation {
     enum Kind : int64_t { POLYNOMIAL, RELU, SILU, TANH } kind;
-    float limit, slope;  // P takes x² · slope - 1, in [-1, 1]
+    float limit, slope;  // P takes x² · slope - 1, in [-1, 1]; SILU is x · σ(slope · x)
     int64_t count;           // 8 or 16
     float coefficients[16];  // from the highest power down
 
@@ -150,7 +150,7 @@ inline void with_activation(const Activation& a, const F& f) {
             if (a.count == 8) return f([a](Floats x) { return x * a.gate<8>(x); });
             return f([a](Floats x) { return x * a.gate<16>(x); });
         case Activation::RELU: return f([](Floats x) { return larger(x, splat(0.0f)); });
-        case Activation::SILU: return f([](Floats x) { return x * sigmoid(x); });
+        case Activation::SILU: return f([a](Floats x) { return x * sigmoid(x * splat(a.slope)); });
         case Activation::TANH: return f([](Floats x) { return splat(2.0f) * sigmoid(x + x) - splat(1.0f); });
     }
 }
@@ -165,9 +165,9 @@ inline void with_slope(const Activation& a, const F& f) {
                 return only(more(x, splat(0.0f)), splat(1.0f));
             });
         case Activation::SILU:
-            return f([](Floats x) {
-                const Floats s = sigmoid(x);
-                return s * (splat(1.0f) + x * (splat(1.0f) - s));
+            return f([a](Floats x) {
+                const Floats steep = x * splat(a.slope), s = sigmoid(steep);
+                return s * (splat(1.0f) + steep * (splat(1.0f) - s));
             });
         case Activation::TANH:
             return f([](Floats x) {

@@ -22,9 +22,16 @@ from sensorium.nn.memory import Memory
 from sensorium.nn.positions import Rotation, rotate
 from sensorium.packed import Layout
 
+
+def _gelu_quick(x: Tensor) -> Tensor:
+    """x · σ(1.702 x), which is near GELU (Hendrycks & Gimpel, 2016, §2)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu_quick": _gelu_quick,
     "relu": F.relu,
     "silu": F.silu,
     "tanh": torch.tanh,

@@ -42,7 +42,7 @@ class Task:
         self.batch_tokens = batch_tokens
         self._tokenised: dict[str, Encoding] = {}  # texts alone, tokenised ahead
         own = self.tokenizer.max_length
-        self.max_length = min(checkpoint.config.max_length, own or checkpoint.config.max_length)
+        self.max_length = min(checkpoint.language_config.max_length, own or checkpoint.language_config.max_length)
 
     def answer(
         self,

@@ -65,7 +65,7 @@ class Text2TextGeneration:
         self.tokenizer = checkpoint.require_tokenizer()
         self.batch_tokens = batch_tokens
         own = self.tokenizer.max_length
-        self.max_length = min(checkpoint.config.max_length, own or checkpoint.config.max_length)
+        self.max_length = min(checkpoint.language_config.max_length, own or checkpoint.language_config.max_length)
 
     def __call__(
         self,

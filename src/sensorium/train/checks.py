@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from sensorium.checkpoint import Checkpoint, published_form
-from sensorium.config import EncoderDecoderConfig
+from sensorium.config import DualEncoderConfig, EncoderDecoderConfig, ImageEncoderConfig
 from sensorium.errors import UsageError
-from sensorium.models.build import Model, build
+from sensorium.models.build import LanguageModel, build
 from sensorium.objectives._base import Objective
 from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.text import Tokenizer
@@ -15,7 +15,11 @@ from sensorium.train.recipe import TWO_TEXTS
 
 
 def check_kind(source: Checkpoint, kind: str) -> None:
-    """Raise ``UsageError`` when only one of an opened model and an objective reads one text and writes another."""
+    """Raise ``UsageError`` when only one of an opened model and an objective reads one text and writes another, or when
+    the model reads no text at all.
+    """
+    if isinstance(source.config, ImageEncoderConfig | DualEncoderConfig):
+        raise UsageError(f"{source.folder}: a {source.family} model looks at images; {kind!r} trains on texts")
     if isinstance(source.config, EncoderDecoderConfig) == (kind in TWO_TEXTS):
         return
     if kind in TWO_TEXTS:
@@ -36,7 +40,9 @@ def check_heads(source: Checkpoint, objective: Objective) -> None:
         )
 
 
-def check_fit(model: Model, tokenizer: Tokenizer, family: str, objective: Objective, *, max_length: int) -> None:
+def check_fit(
+    model: LanguageModel, tokenizer: Tokenizer, family: str, objective: Objective, *, max_length: int
+) -> None:
     """Raise ``UsageError`` or ``CheckpointError`` when model, tokenizer, family and objective do not fit together."""
     config = model.config
     if max_length > config.max_length:

@@ -15,6 +15,8 @@ from sensorium.data.records import read_records, texts_of
 from sensorium.data.splits import remove_overlap, split_by_text
 from sensorium.errors import DataError, UsageError
 from sensorium.models.build import Model, new_model
+from sensorium.models.dual_encoder import DualEncoder
+from sensorium.models.image_encoder import ImageEncoder
 from sensorium.nn.lora import LoRASettings, merge_lora
 from sensorium.objectives._base import Objective
 from sensorium.objectives.causal import CausalLanguageModel
@@ -143,9 +145,8 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
     template = _chat_template(recipe, source)
     start = _start_token_id(recipe, source, tokenizer)
     objective = make_objective(recipe, train, family, start_token_id=start, chat_template=template)
-    model: Model
     if source is None:
-        model = new_model(new_config(recipe.model, objective.heads(), tokenizer), seed=recipe.train.seed)
+        model: Model = new_model(new_config(recipe.model, objective.heads(), tokenizer), seed=recipe.train.seed)
     else:
         # Only heads that are missing, or whose labels differ, are made anew.
         have = source.config
@@ -156,6 +157,7 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
         chosen = recipe.lora
         settings = LoRASettings(chosen.rank, chosen.alpha, chosen.dropout)
         adapt(model, family, settings, chosen.targets, seed=recipe.train.seed)
+    assert not isinstance(model, ImageEncoder | DualEncoder)  # check_kind has refused it
     check_fit(model, tokenizer, family, objective, max_length=recipe.objective.max_length)
     if teacher is not None and recipe.distillation is not None:
         objective = taught_by(teacher, objective, tokenizer, recipe.distillation, recipe.train)

@@ -1,0 +1,175 @@
+"""CLIP (Radford et al., 2021): a pre-norm tower over patches and a causal one over tokens, their vectors compared."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sensorium.config import (
+    DecoderConfig,
+    DualEncoderConfig,
+    ImageEncoderConfig,
+    LearnedPositions,
+    Mask,
+    PatchStemConfig,
+    StackConfig,
+    TokenStemConfig,
+    learned_positions,
+)
+from sensorium.errors import CheckpointError
+from sensorium.families._fields import (
+    PUBLISHED_ACTIVATIONS,
+    read_activation,
+    read_float,
+    read_int,
+    read_side,
+)
+from sensorium.families._table import Family, Rule, rules_like
+
+OLD_END = 2
+"""What files say that were made before the end token's own number was written down: there the largest one ends a text."""
+
+
+def _patches(config: DualEncoderConfig) -> tuple[int, ...]:
+    stem = config.image.stem
+    return stem.hidden_size, stem.channels, stem.patch_size, stem.patch_size
+
+
+def _tower(ours: str, theirs: str) -> tuple[Rule, ...]:
+    layer, published = f"{ours}.stack.layers.{{i}}", f"{theirs}.encoder.layers.{{i}}"
+    attention = f"{published}.self_attn"
+    return (
+        *rules_like(f"{layer}.attention.qkv", tuple(f"{attention}.{name}_proj" for name in "qkv"), "join"),
+        *rules_like(f"{layer}.attention.output", f"{attention}.out_proj"),
+        *rules_like(f"{layer}.attention_norm", f"{published}.layer_norm1"),
+        *rules_like(f"{layer}.mlp.up", f"{published}.mlp.fc1"),
+        *rules_like(f"{layer}.mlp.down", f"{published}.mlp.fc2"),
+        *rules_like(f"{layer}.mlp_norm", f"{published}.layer_norm2"),
+    )
+
+
+RULES = (
+    Rule("image.stem.class_token", ("vision_model.embeddings.class_embedding",)),
+    Rule("image.stem.patches.weight", ("vision_model.embeddings.patch_embedding.weight",), _patches),
+    Rule("image.stem.positions.weight", ("vision_model.embeddings.position_embedding.weight",)),
+    *rules_like("image.stem.norm", "vision_model.pre_layrnorm"),
+    *_tower("image", "vision_model"),
+    *rules_like("image.stack.final_norm", "vision_model.post_layernorm"),
+    Rule("text.stem.tokens.weight", ("text_model.embeddings.token_embedding.weight",)),
+    Rule("text.stem.positions.weight", ("text_model.embeddings.position_embedding.weight",)),
+    *_tower("text", "text_model"),
+    *rules_like("text.stack.final_norm", "text_model.final_layer_norm"),
+    Rule("image_projection.weight", ("visual_projection.weight",)),
+    Rule("text_projection.weight", ("text_projection.weight",)),
+    Rule("logit_scale", ("logit_scale",)),
+)
+
+
+def _read_stack(raw: Mapping[str, Any], mask: Mask, size: int, heads: int) -> StackConfig:
+    return StackConfig(
+        hidden_size=read_int(raw, "hidden_size", size),
+        num_layers=read_int(raw, "num_hidden_layers", 12),
+        num_heads=read_int(raw, "num_attention_heads", heads),
+        mlp_size=read_int(raw, "intermediate_size", 4 * size),
+        mask=mask,
+        norm_place="pre",
+        norm_eps=read_float(raw, "layer_norm_eps", 1e-5),
+        final_norm=True,
+        activation=read_activation(raw, "hidden_act", "quick_gelu"),
+        attention_dropout=read_float(raw, "attention_dropout", 0.0),
+    )
+
+
+def read_config(raw: Mapping[str, Any], parts: Collection[str]) -> DualEncoderConfig:
+    """``config.json`` → our config."""
+    text, vision = (section(raw, name) for name in ("text_config", "vision_config"))
+    image_stack, text_stack = _read_stack(vision, "bidirectional", 768, 12), _read_stack(text, "causal", 512, 8)
+    end = text.get("eos_token_id", 49407)
+    if isinstance(end, bool) or not isinstance(end, int):
+        raise CheckpointError(f"config.json: text_config.eos_token_id is {end!r}; one token is expected")
+    return DualEncoderConfig(
+        image=ImageEncoderConfig(
+            PatchStemConfig(
+                image_stack.hidden_size, read_side(vision, "image_size", 224), read_side(vision, "patch_size", 32),
+                read_int(vision, "num_channels", 3), bias=False, norm_eps=image_stack.norm_eps,
+            ),
+            image_stack,
+        ),
+        text=DecoderConfig(
+            TokenStemConfig(
+                read_int(text, "vocab_size", 49408), text_stack.hidden_size,
+                LearnedPositions(read_int(text, "max_position_embeddings", 77)),
+            ),
+            text_stack,
+        ),
+        projection_size=read_int(raw, "projection_dim", 512),
+        end_token_id=None if end == OLD_END else end,
+    )  # fmt: skip
+
+
+def section(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of ``config.json``; what is left out has its defaults. Raises ``CheckpointError`` where it is no object."""
+    found = raw.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise CheckpointError(f"config.json: {name} is {found!r}; an object is expected")
+    return found
+
+
+def _write_stack(stack: StackConfig) -> dict[str, Any]:
+    return {
+        "hidden_size": stack.hidden_size,
+        "num_hidden_layers": stack.num_layers,
+        "num_attention_heads": stack.num_heads,
+        "intermediate_size": stack.mlp_size,
+        "hidden_act": PUBLISHED_ACTIVATIONS[stack.activation],
+        "layer_norm_eps": stack.norm_eps,
+        "attention_dropout": stack.attention_dropout,
+    }
+
+
+def write_config(config: DualEncoderConfig) -> dict[str, Any]:
+    """Our config → ``config.json``."""
+    stem, text = config.image.stem, config.text
+    return {
+        "projection_dim": config.projection_size,
+        "text_config": {
+            "model_type": "clip_text_model",
+            "vocab_size": text.stem.vocabulary_size,
+            "max_position_embeddings": learned_positions(text.stem).size,
+            "eos_token_id": OLD_END if config.end_token_id is None else config.end_token_id,
+            **_write_stack(text.stack),
+        },
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            "image_size": stem.image_size,
+            "patch_size": stem.patch_size,
+            "num_channels": stem.channels,
+            **_write_stack(config.image.stack),
+        },
+    }
+
+
+STACK_KEYS = frozenset(
+    [
+        "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps",
+        "attention_dropout",
+    ]
+)  # fmt: skip
+FAMILY = Family(
+    name="clip",
+    base="",
+    rules=RULES,
+    read_config=read_config,
+    write_config=write_config,
+    keys=frozenset(["projection_dim", "text_config", "vision_config"]),
+    sections={
+        "text_config": STACK_KEYS | {"vocab_size", "max_position_embeddings", "eos_token_id"},
+        "vision_config": STACK_KEYS | {"image_size", "patch_size", "num_channels"},
+    },
+    architectures={"CLIPModel": ()},
+    markers={},
+    requires={"text_config_dict": None, "vision_config_dict": None, "dropout": 0.0},
+    inert=frozenset(["logit_scale_init_value", "initializer_factor", "projection_dim", "pad_token_id"]),
+    ignored=("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"),
+    processor="CLIPImageProcessor",
+)

@@ -1,0 +1,47 @@
+"""ImageEncoder: the model that looks.
+
+Shapes: T packed rows of all images, N images, D hidden size, C labels.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sensorium.config import ImageEncoderConfig
+from sensorium.errors import UsageError
+from sensorium.nn.heads import Pooler, SequenceHead
+from sensorium.nn.patch_stem import PatchStem
+from sensorium.nn.stack import Stack
+from sensorium.packed import Packed
+
+
+class ImageEncoder(nn.Module):
+    """Patches in, contextual vectors out; heads turn the first vector of an image into logits."""
+
+    def __init__(self, config: ImageEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        size = config.stack.hidden_size
+        self.stem = PatchStem(config.stem)
+        self.stack = Stack(config.stack)
+        self.pooler = None if config.pooler is None else Pooler(config.pooler, size)
+        self.sequence = None if config.sequence is None else SequenceHead(config.sequence, size)
+
+    def forward(self, batch: Packed) -> Tensor:
+        """Hidden states [T, D] of the last layer."""
+        hidden_states: Tensor = self.stack(self.stem(batch), batch.layout)
+        return hidden_states
+
+    def pooled(self, hidden_states: Tensor, batch: Packed) -> Tensor:
+        """Pooled vectors [N, D]. Raises ``UsageError`` when the model has no pooler."""
+        if self.pooler is None:
+            raise UsageError("this model has no pooler; open a checkpoint that has one")
+        pooled: Tensor = self.pooler(hidden_states[batch.first])
+        return pooled
+
+    def sequence_logits(self, hidden_states: Tensor, batch: Packed) -> Tensor:
+        """[N, C]: one label for each image. Raises ``UsageError`` when the model has no such head."""
+        if self.sequence is None:
+            raise UsageError("this model has no classification head; open a checkpoint that has one, or fine-tune it")
+        logits: Tensor = self.sequence(hidden_states[batch.first])
+        return logits
