@@ -26,7 +26,8 @@ def configurations(draw: Any) -> Any:
     heads, patch = draw(st.sampled_from([1, 2, 3])), draw(st.integers(1, 4))
     return transformers.ViTConfig(
         hidden_size=heads * draw(st.sampled_from([2, 6])), num_hidden_layers=draw(st.integers(1, 3)),
-        num_attention_heads=heads, intermediate_size=draw(st.integers(3, 20)), num_channels=draw(st.sampled_from([1, 3])),
+        num_attention_heads=heads, intermediate_size=draw(st.integers(3, 20)),
+        num_channels=draw(st.sampled_from([1, 3])),
         hidden_act=draw(st.sampled_from(["gelu", "gelu_new", "relu"])), patch_size=patch,
         image_size=patch * draw(st.integers(1, 4)) + draw(st.integers(0, patch - 1)),
         layer_norm_eps=draw(st.sampled_from([1e-12, 1e-3])), num_labels=draw(st.integers(2, 5)),

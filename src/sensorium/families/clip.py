@@ -27,7 +27,7 @@ from sensorium.families._fields import (
 from sensorium.families._table import Family, Rule, rules_like
 
 OLD_END = 2
-"""What files say that were made before the end token's own number was written down: there the largest one ends a text."""
+"""What files say that were made before the end token's own number was written down: there the largest ends a text."""
 
 
 def _patches(config: DualEncoderConfig) -> tuple[int, ...]:
@@ -108,7 +108,7 @@ def read_config(raw: Mapping[str, Any], parts: Collection[str]) -> DualEncoderCo
 
 
 def section(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A part of ``config.json``; what is left out has its defaults. Raises ``CheckpointError`` where it is no object."""
+    """A part of ``config.json``; without it, defaults hold. Raises ``CheckpointError`` where it is no object."""
     found = raw.get(name) or {}
     if not isinstance(found, Mapping):
         raise CheckpointError(f"config.json: {name} is {found!r}; an object is expected")

@@ -17,6 +17,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF")
 """Decoders that are let near strangers' files; Pillow has many that nobody keeps."""
 MOST_PIXELS = 120_000_000
 """The largest photograph that is read; 360 MB decoded."""
+LARGE = 2**24
+"""Pixels above which a photograph is decoded at a part of its size at once, where a small one is asked for."""
 MOST_BYTES = 512 * 2**20
 """Of a file."""
 WHITE = (255, 255, 255)
@@ -55,8 +57,9 @@ def _opened(source: str, data: str | None, how: dict[str, Any]) -> Image.Image:
         width, height = image.size
         if width * height > MOST_PIXELS:
             raise ValueError(f"has {width:,} × {height:,} pixels; at most {MOST_PIXELS:,} are read")
-        if image.format == "JPEG" and (wanted := how.get("size") or 2 * [how.get("shortest_edge")])[0]:
-            image.draft("RGB", (2 * wanted[1], 2 * wanted[0]))  # a large photograph is decoded at an eighth at once
+        if image.format == "JPEG" and width * height > LARGE and (how.get("size") or how.get("shortest_edge")):
+            high, wide = how.get("size") or (how["shortest_edge"], how["shortest_edge"])
+            image.draft("RGB", (2 * wide, 2 * high))
         try:
             image.load()
         except (OSError, SyntaxError, ValueError, EOFError) as error:
@@ -71,7 +74,8 @@ def in_rgb(image: Image.Image) -> Image.Image:
     if image.mode in SIXTEEN_BITS or image.mode == "I":
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     elif image.mode == "F":
-        low, high = image.getextrema()
+        extrema: Any = image.getextrema()
+        low, high = extrema
         factor = 255 / (high - low or 1)
         image = image.point(lambda value: value * factor - low * factor).convert("L")
     if image.has_transparency_data:

@@ -43,9 +43,10 @@ def from_patches(patches: Tensor, rows: int, patch_size: int) -> Tensor:
 
 
 def pack_images(images: Sequence[Tensor], patch_size: int, *, class_token: bool) -> Packed:
-    """Images [C, H, W] of any sizes, one after another: values [T, C · P · P], positions [T, 3] of time, row and column.
+    """Images [C, H, W] of any sizes, one after another.
 
-    With ``class_token`` each image begins with a row of zeros in its place. Raises ``DataError`` as ``to_patches``.
+    Values are [T, C · P · P], positions [T, 3]: time, row and column. With ``class_token`` each image begins with a row
+    of zeros in its place. Raises ``DataError`` as ``to_patches``.
     """
     before = int(class_token)
     rows, places, lengths = [], [], []

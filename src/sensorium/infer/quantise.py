@@ -30,6 +30,7 @@ from sensorium.infer.packing import Dtype
 from sensorium.infer.settings import GenerationSettings
 from sensorium.models.build import Model, OneStack
 from sensorium.models.decoder import DecoderLM
+from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.encoder_decoder import EncoderDecoder
 from sensorium.packed import Packed
 from sensorium.text import Encoding, Tokenizer
@@ -97,7 +98,7 @@ def quantise(
     opened = checkpoint.model
     plain = fast(opened, dtype)
     model: Model
-    if texts is None or dtype != "int8" or isinstance(opened, EncoderDecoder):
+    if texts is None or dtype != "int8" or isinstance(opened, EncoderDecoder | DualEncoder):
         model, found = plain, agreement(opened, plain, pack_encodings(encodings))
     else:
         _check(encodings, tokenizer, length)

@@ -26,7 +26,9 @@ from sensorium.infer.quantise import QUANTISED, quantise
 from sensorium.infer.settings import GenerationSettings
 from sensorium.machine import tune_process
 from sensorium.models.decoder import DecoderLM
+from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.encoder_decoder import EncoderDecoder
+from sensorium.models.image_encoder import ImageEncoder
 from sensorium.tasks._assistant import open_assistant
 from sensorium.tasks._languages import pair_of
 from sensorium.tasks._task import UntrainedHeadWarning
@@ -41,6 +43,8 @@ class Kind(NamedTuple):
     head: str | None
     reads_and_writes: bool = False
     """It needs an encoder–decoder."""
+    looks: tuple[type[Any], ...] = ()
+    """It needs one of these models, which look at images."""
 
 
 TASKS = {
@@ -57,6 +61,13 @@ TASKS = {
     "text2text-generation": Kind("text2text_generation", "Text2TextGeneration", "language_model", True),
     "summarization": Kind("summarization", "Summarization", "language_model", True),
     "translation": Kind("translation", "Translation", "language_model", True),
+    "image-classification": Kind("image_classification", "ImageClassification", "sequence", looks=(ImageEncoder,)),
+    "image-feature-extraction": Kind(
+        "image_feature_extraction", "ImageFeatureExtraction", None, looks=(ImageEncoder, DualEncoder)
+    ),
+    "zero-shot-image-classification": Kind(
+        "zero_shot_image_classification", "ZeroShotImageClassification", None, looks=(DualEncoder,)
+    ),
 }
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
 FRESH_LABELS = ("LABEL_0", "LABEL_1")
@@ -170,6 +181,8 @@ def _class(kind: Kind) -> Any:
 def _opened(model: str | Path | Checkpoint, kind: Kind, task: str) -> Checkpoint:
     """The checkpoint with the head a task needs, a fresh one where a folder has none."""
     head = kind.head
+    if kind.looks:
+        return _looking(model if isinstance(model, Checkpoint) else open_checkpoint(model), kind, task)
     if isinstance(model, Checkpoint):
         if head is not None and _fresh_head(model, kind, task) is not None:
             raise UsageError(
@@ -182,6 +195,16 @@ def _opened(model: str | Path | Checkpoint, kind: Kind, task: str) -> Checkpoint
     if head is None or fresh is None:
         return checkpoint
     return open_checkpoint(checkpoint.folder, add_heads={head: fresh})
+
+
+def _looking(checkpoint: Checkpoint, kind: Kind, task: str) -> Checkpoint:
+    """A checkpoint that looks at images. Raises ``UsageError`` for another one, or without the head a task needs."""
+    if not isinstance(checkpoint.model, kind.looks):
+        needs = "images and texts (clip)" if kind.looks == (DualEncoder,) else "images (vit)"
+        raise UsageError(f"{checkpoint.folder}: {task} needs a model for {needs}; this is a {checkpoint.family}")
+    if kind.head is not None and kind.head not in checkpoint.config.head_names:
+        raise UsageError(f"{checkpoint.folder}: {task} needs a classification head, and this checkpoint has none")
+    return checkpoint
 
 
 def _fresh_head(checkpoint: Checkpoint, kind: Kind, task: str) -> Any:

@@ -41,8 +41,8 @@ class Task:
         self.tokenizer = checkpoint.require_tokenizer()
         self.batch_tokens = batch_tokens
         self._tokenised: dict[str, Encoding] = {}  # texts alone, tokenised ahead
-        own = self.tokenizer.max_length
-        self.max_length = min(checkpoint.language_config.max_length, own or checkpoint.language_config.max_length)
+        longest = checkpoint.language_config.max_length
+        self.max_length = min(longest, self.tokenizer.max_length or longest)
 
     def answer(
         self,

@@ -33,9 +33,8 @@ class SentenceEmbedding(Task):
     def __init__(self, checkpoint: Checkpoint, batch_tokens: int) -> None:
         super().__init__(checkpoint, batch_tokens)
         self.settings = checkpoint.sentence or SentenceSettings()
-        self.max_length = min(
-            checkpoint.language_config.max_length, self.settings.max_length or checkpoint.language_config.max_length
-        )
+        longest = checkpoint.language_config.max_length
+        self.max_length = min(longest, self.settings.max_length or longest)
 
     def __call__(self, inputs: Any, *, long_text: str = "window") -> Any:
         """A vector [D] (numpy, float32) for a text; an array [N, D] for a list; a stream of vectors for a generator.

@@ -64,8 +64,8 @@ class Text2TextGeneration:
         self.model: Any = checkpoint.model
         self.tokenizer = checkpoint.require_tokenizer()
         self.batch_tokens = batch_tokens
-        own = self.tokenizer.max_length
-        self.max_length = min(checkpoint.language_config.max_length, own or checkpoint.language_config.max_length)
+        longest = checkpoint.language_config.max_length
+        self.max_length = min(longest, self.tokenizer.max_length or longest)
 
     def __call__(
         self,

@@ -48,8 +48,8 @@ class ZeroShotClassification(Task):
 
         ``multi_label``: each label is judged alone (entailment against contradiction); else the scores sum to 1.
         """
-        labels = _labels(candidate_labels)
-        hypotheses = [_fill(hypothesis_template, label) for label in labels]
+        labels = label_list(candidate_labels)
+        hypotheses = [filled(hypothesis_template, label) for label in labels]
         asked: deque[int] = deque()  # which label each window on its way asks for
 
         def prepare(one: Any, number: int) -> Iterator[Encoding]:
@@ -81,15 +81,17 @@ class ZeroShotClassification(Task):
         return {"sequence": text, "labels": [labels[i] for i in order], "scores": [float(scores[i]) for i in order]}
 
 
-def _labels(candidate_labels: str | Sequence[str]) -> list[str]:
+def label_list(candidate_labels: str | Sequence[str]) -> list[str]:
+    """Labels as they are given, or between commas. Raises ``UsageError`` for none."""
     given = candidate_labels.split(",") if isinstance(candidate_labels, str) else candidate_labels
     labels = [label.strip() for label in given if label.strip()]
     if not labels:
-        raise UsageError("zero-shot-classification needs at least one candidate label")
+        raise UsageError("candidate_labels: at least one label is needed")
     return labels
 
 
-def _fill(template: str, label: str) -> str:
+def filled(template: str, label: str) -> str:
+    """A template with a label in its place. Raises ``UsageError`` where it has no place, or several."""
     if template.count("{}") != 1:
         raise UsageError(f"hypothesis_template is {template!r}; it must hold {{}} once, for the label")
     return template.replace("{}", label)

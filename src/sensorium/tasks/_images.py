@@ -1,0 +1,98 @@
+"""What every task that looks at images does the same way.
+
+Shapes: H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sensorium.checkpoint import Checkpoint
+from sensorium.errors import DataError
+from sensorium.image.decode import in_rgb, resized
+from sensorium.image.opening import normalised, open_image
+from sensorium.image.patches import pack_images
+from sensorium.models.dual_encoder import DualEncoder
+from sensorium.packed import Packed
+
+Run = Callable[[Packed], Sequence[Any]]
+"""Packed patches → one result an image."""
+
+
+class ImageTask:
+    """A checkpoint that looks at images, at work."""
+
+    def __init__(self, checkpoint: Checkpoint, batch_tokens: int) -> None:
+        """Raises ``CheckpointError`` when nothing says how images are made ready."""
+        self.checkpoint = checkpoint
+        self.model: Any = checkpoint.model
+        self.settings = checkpoint.require_image_settings()
+        self.batch_tokens = batch_tokens
+        looking = self.model.image if isinstance(checkpoint.model, DualEncoder) else self.model
+        self.stem = looking.config.stem
+
+    def answer(self, inputs: Any, run: Run, finish: Callable[[Any], Any]) -> Any:
+        """One image → its answer; a list → a list; any other iterable → a generator of answers, in input order.
+
+        An image is a file, its bytes, a picture of Pillow, or an array [H, W, 3] uint8.
+        """
+        if _is_one(inputs):
+            return next(self._stream([inputs], run, finish))
+        if not isinstance(inputs, Iterable):
+            raise DataError(f"the input is a {type(inputs).__name__}; an image, or several of them, is expected")
+        stream = self._stream(inputs, run, finish)
+        return list(stream) if isinstance(inputs, list | tuple) else stream
+
+    def _stream(self, inputs: Iterable[Any], run: Run, finish: Callable[[Any], Any]) -> Iterator[Any]:
+        """Batch after batch; when an image can't be opened, those before it are answered first."""
+        waiting: list[Tensor] = []
+        for number, one in enumerate(inputs, 1):
+            try:
+                waiting.append(self.pixels(one, number))
+            except DataError:
+                yield from map(finish, self._run(waiting, run))
+                raise
+            if sum(pixels[0].numel() for pixels in waiting) >= self.batch_tokens * self.stem.patch_size**2:
+                yield from map(finish, self._run(waiting, run))
+                waiting = []
+        yield from map(finish, self._run(waiting, run))
+
+    @torch.inference_mode()
+    def _run(self, images: list[Tensor], run: Run) -> Sequence[Any]:
+        if not images:
+            return []
+        return run(pack_images(images, self.stem.patch_size, class_token=self.stem.class_token))
+
+    def pixels(self, one: Any, number: int) -> Tensor:
+        """An image → [3, H, W] as the model wants it. Raises ``DataError`` for what is none."""
+        if isinstance(one, str) and one.startswith(("http://", "https://")):
+            raise DataError(f"input {number} is an address ({one}); download the image, and give its file")
+        if isinstance(one, str | Path | bytes):
+            return normalised(open_image(one, self.settings), self.settings)
+        from PIL import Image
+
+        if isinstance(one, np.ndarray) and one.ndim == 3 and one.shape[2] == 3 and one.dtype == np.uint8:
+            one = Image.fromarray(one)
+        if not isinstance(one, Image.Image):
+            raise DataError(
+                f"input {number} is a {type(one).__name__}; a file, its bytes, a picture of Pillow or an array "
+                "[H, W, 3] uint8 is expected"
+            )
+        how = {key: value for key, value in asdict(self.settings).items() if value is not None}
+        return normalised(np.asarray(resized(in_rgb(one), how)), self.settings)
+
+
+def _is_one(inputs: Any) -> bool:
+    """Whether it is one image rather than several."""
+    if isinstance(inputs, str | Path | bytes):
+        return True
+    if isinstance(inputs, np.ndarray):
+        return inputs.ndim == 3
+    return type(inputs).__module__.startswith("PIL.")
