@@ -18,6 +18,8 @@ from sensorium.config import (
     LearnedPositions,
     ModelConfig,
     PatchStemConfig,
+    PoolerConfig,
+    ProbePoolerConfig,
     StackConfig,
     TokenStemConfig,
 )
@@ -68,11 +70,14 @@ def parameters(config: ModelConfig) -> int:
     """All parameters of a model, a tied matrix once."""
     d = config.stack.hidden_size
     if isinstance(config, DualEncoderConfig):
-        widths = config.image.stack.hidden_size + config.text.stack.hidden_size
-        return parameters(config.image) + parameters(config.text) + widths * config.projection_size + 1
+        width = config.image.stack.hidden_size if config.image_projection else 0
+        projections = (width + config.text.stack.hidden_size + config.text_bias) * config.projection_size
+        return parameters(config.image) + parameters(config.text) + projections + 1 + config.logit_bias
     if isinstance(config, ImageEncoderConfig):
         count = patch_stem_parameters(config.stem) + stack_parameters(config.stack)
-        count += d * d + d if config.pooler else 0
+        count += d * d + d if isinstance(config.pooler, PoolerConfig) else 0
+        if isinstance(config.pooler, ProbePoolerConfig):
+            count += d + 4 * (d * d + d) + 2 * d + 2 * d * config.stack.mlp_size + config.stack.mlp_size + d
         return count + (len(config.sequence.labels) * (d + 1) if config.sequence else 0)
     stem = config.stem
     if isinstance(config, EncoderDecoderConfig):

@@ -163,3 +163,53 @@ def test_clip_matches_images_and_texts_as_transformers_does(data: st.DataObject)
 @settings(max_examples=5)
 def test_a_clip_is_saved_as_it_was_opened(data: st.DataObject) -> None:
     assert_saved_as_it_was_opened(randomised("CLIPModel", data.draw(clip_configurations())).float())
+
+
+# --- SigLIP ----------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def siglip_configurations(draw: Any) -> Any:
+    """A small random SigLIP: its text tower is as wide as its image tower."""
+    heads = {"text": draw(st.integers(1, 3)), "image": draw(st.integers(1, 3))}
+    size = {side: count * draw(st.sampled_from([2, 6])) for side, count in heads.items()}
+
+    def tower(side: str) -> dict[str, Any]:
+        return {
+            "hidden_size": size[side], "num_hidden_layers": draw(st.integers(1, 2)),
+            "num_attention_heads": heads[side], "intermediate_size": draw(st.integers(3, 20)),
+            "hidden_act": draw(st.sampled_from(["gelu_pytorch_tanh", "gelu"])),
+            "layer_norm_eps": draw(st.sampled_from([1e-6, 1e-2])),
+        }  # fmt: skip
+
+    patch = draw(st.integers(1, 4))
+    text = {"vocab_size": 40, "max_position_embeddings": 12, "projection_size": size["image"], **tower("text")}
+    vision = {"patch_size": patch, "image_size": patch * draw(st.integers(1, 3)), **tower("image")}
+    return transformers.SiglipConfig(text_config=text, vision_config=vision, attn_implementation="sdpa")
+
+
+@given(data=st.data())
+@settings(max_examples=12)
+def test_siglip_matches_images_and_texts_as_transformers_does(data: st.DataObject) -> None:
+    config = data.draw(siglip_configurations())
+    model = randomised("SiglipModel", config)
+    texts = data.draw(st.lists(st.lists(st.integers(2, 39), min_size=1, max_size=12), min_size=1, max_size=4))
+    patch, side = config.vision_config.patch_size, config.vision_config.image_size
+    images = torch.randn(data.draw(st.integers(1, 3)), 3, side, side).double()
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        ids = torch.tensor([text + [1] * (12 - len(text)) for text in texts])
+        expected = model(input_ids=ids, pixel_values=images)
+        model.save_pretrained(folder)
+        found: Any = open_checkpoint(folder, dtype=torch.float64).model
+        image_vectors = found.image_vectors(pack_images(list(images), patch, class_token=False))
+        text_vectors = found.text_vectors(Packed.from_sequences(texts))
+        logits = found.logits(image_vectors, text_vectors)
+    torch.testing.assert_close(image_vectors, expected.image_embeds, rtol=0, atol=1e-9)
+    torch.testing.assert_close(text_vectors, expected.text_embeds, rtol=0, atol=1e-9)
+    torch.testing.assert_close(logits, expected.logits_per_image, rtol=0, atol=1e-8)
+
+
+@given(data=st.data())
+@settings(max_examples=5)
+def test_a_siglip_is_saved_as_it_was_opened(data: st.DataObject) -> None:
+    assert_saved_as_it_was_opened(randomised("SiglipModel", data.draw(siglip_configurations())).float())

@@ -18,6 +18,11 @@ class PoolerConfig(Checked):
 
 
 @dataclass(frozen=True)
+class ProbePoolerConfig(Checked):
+    """A learnt vector attends to all others, and an MLP follows; its sizes are the stack's (Lee et al., 2019, §3.2)."""
+
+
+@dataclass(frozen=True)
 class MaskedTokenHeadConfig(Checked):
     """Dense → activation → LayerNorm → vocabulary: the masked-token head."""
 

@@ -25,6 +25,7 @@ FAMILIES = {
     "mt5": "mt5",
     "vit": "vit",
     "clip": "clip",
+    "siglip": "siglip",
 }
 """``model_type`` in ``config.json`` → module in this folder."""
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sensorium.config import ModelConfig, StackConfig, num_layers
 from sensorium.errors import CheckpointError
+from sensorium.families._keys import INERT, LABEL_KEYS, REQUIRES
 
 Op = Literal["same", "transpose", "join", "row"] | Callable[[Any], tuple[int, ...]]
 """What stands between the two sides. ``join``: the published queries, keys and values (or keys and values) are ours
@@ -96,82 +97,6 @@ def rules_like(ours: str, theirs: str | tuple[str, ...], op: Op = "same", *, bia
 
 
 # --- config ----------------------------------------------------------------------------------------------------------
-
-# Keys that every published config may carry and that do not change what the model computes: bookkeeping, defaults of
-# training and generation, tokens (the tokenizer knows them).
-INERT = frozenset(
-    [
-        "_name_or_path",
-        "model_type",
-        "architectures",
-        "torch_dtype",
-        "dtype",
-        "transformers_version",
-        "use_cache",
-        "initializer_range",
-        "gradient_checkpointing",
-        "bos_token_id",
-        "eos_token_id",
-        "sep_token_id",
-        "cls_token_id",
-        "unk_token_id",
-        "mask_token_id",
-        "decoder_start_token_id",
-        "task_specific_params",
-        "finetuning_task",
-        "language",
-        "prefix",
-        "return_dict",
-        "output_attentions",
-        "output_hidden_states",
-        "torchscript",
-        "use_bfloat16",
-        "chunk_size_feed_forward",
-        "max_length",
-        "min_length",
-        "do_sample",
-        "early_stopping",
-        "num_beams",
-        "num_beam_groups",
-        "diversity_penalty",
-        "temperature",
-        "top_k",
-        "top_p",
-        "typical_p",
-        "repetition_penalty",
-        "length_penalty",
-        "no_repeat_ngram_size",
-        "encoder_no_repeat_ngram_size",
-        "bad_words_ids",
-        "num_return_sequences",
-        "output_scores",
-        "return_dict_in_generate",
-        "forced_bos_token_id",
-        "forced_eos_token_id",
-        "remove_invalid_values",
-        "exponential_decay_length_penalty",
-        "suppress_tokens",
-        "begin_suppress_tokens",
-        "tokenizer_class",
-        "tf_legacy_loss",
-        "attn_implementation",
-        "_attn_implementation",
-        "_attn_implementation_autoset",
-        "adapters",
-        "sbert_ce_default_activation_function",
-    ]
-)
-REQUIRES: dict[str, Any] = {
-    "is_encoder_decoder": False,
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "cross_attention_hidden_size": None,
-    "pruned_heads": {},
-    "tie_encoder_decoder": False,
-    "quantization_config": None,
-    "auto_map": None,
-}
-LABEL_KEYS = frozenset({"id2label", "label2id", "num_labels", "_num_labels", "problem_type"})
 
 
 def check_config(family: Family, raw: Mapping[str, Any], *, where: str) -> None:

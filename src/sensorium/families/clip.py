@@ -30,12 +30,14 @@ OLD_END = 2
 """What files say that were made before the end token's own number was written down: there the largest ends a text."""
 
 
-def _patches(config: DualEncoderConfig) -> tuple[int, ...]:
+def patch_shape(config: DualEncoderConfig) -> tuple[int, ...]:
+    """Of the published map of patches, which is a convolution."""
     stem = config.image.stem
     return stem.hidden_size, stem.channels, stem.patch_size, stem.patch_size
 
 
-def _tower(ours: str, theirs: str) -> tuple[Rule, ...]:
+def tower_rules(ours: str, theirs: str) -> tuple[Rule, ...]:
+    """The blocks of a tower."""
     layer, published = f"{ours}.stack.layers.{{i}}", f"{theirs}.encoder.layers.{{i}}"
     attention = f"{published}.self_attn"
     return (
@@ -50,14 +52,14 @@ def _tower(ours: str, theirs: str) -> tuple[Rule, ...]:
 
 RULES = (
     Rule("image.stem.class_token", ("vision_model.embeddings.class_embedding",)),
-    Rule("image.stem.patches.weight", ("vision_model.embeddings.patch_embedding.weight",), _patches),
+    Rule("image.stem.patches.weight", ("vision_model.embeddings.patch_embedding.weight",), patch_shape),
     Rule("image.stem.positions.weight", ("vision_model.embeddings.position_embedding.weight",)),
     *rules_like("image.stem.norm", "vision_model.pre_layrnorm"),
-    *_tower("image", "vision_model"),
+    *tower_rules("image", "vision_model"),
     *rules_like("image.stack.final_norm", "vision_model.post_layernorm"),
     Rule("text.stem.tokens.weight", ("text_model.embeddings.token_embedding.weight",)),
     Rule("text.stem.positions.weight", ("text_model.embeddings.position_embedding.weight",)),
-    *_tower("text", "text_model"),
+    *tower_rules("text", "text_model"),
     *rules_like("text.stack.final_norm", "text_model.final_layer_norm"),
     Rule("image_projection.weight", ("visual_projection.weight",)),
     Rule("text_projection.weight", ("text_projection.weight",)),
@@ -65,7 +67,10 @@ RULES = (
 )
 
 
-def _read_stack(raw: Mapping[str, Any], mask: Mask, size: int, heads: int) -> StackConfig:
+def read_tower(
+    raw: Mapping[str, Any], mask: Mask, size: int, heads: int, *, activation: str = "quick_gelu", eps: float = 1e-5
+) -> StackConfig:
+    """The stack of a tower; what a file leaves out is as given."""
     return StackConfig(
         hidden_size=read_int(raw, "hidden_size", size),
         num_layers=read_int(raw, "num_hidden_layers", 12),
@@ -73,9 +78,9 @@ def _read_stack(raw: Mapping[str, Any], mask: Mask, size: int, heads: int) -> St
         mlp_size=read_int(raw, "intermediate_size", 4 * size),
         mask=mask,
         norm_place="pre",
-        norm_eps=read_float(raw, "layer_norm_eps", 1e-5),
+        norm_eps=read_float(raw, "layer_norm_eps", eps),
         final_norm=True,
-        activation=read_activation(raw, "hidden_act", "quick_gelu"),
+        activation=read_activation(raw, "hidden_act", activation),
         attention_dropout=read_float(raw, "attention_dropout", 0.0),
     )
 
@@ -83,7 +88,7 @@ def _read_stack(raw: Mapping[str, Any], mask: Mask, size: int, heads: int) -> St
 def read_config(raw: Mapping[str, Any], parts: Collection[str]) -> DualEncoderConfig:
     """``config.json`` → our config."""
     text, vision = (section(raw, name) for name in ("text_config", "vision_config"))
-    image_stack, text_stack = _read_stack(vision, "bidirectional", 768, 12), _read_stack(text, "causal", 512, 8)
+    image_stack, text_stack = read_tower(vision, "bidirectional", 768, 12), read_tower(text, "causal", 512, 8)
     end = text.get("eos_token_id", 49407)
     if isinstance(end, bool) or not isinstance(end, int):
         raise CheckpointError(f"config.json: text_config.eos_token_id is {end!r}; one token is expected")
@@ -115,7 +120,8 @@ def section(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found
 
 
-def _write_stack(stack: StackConfig) -> dict[str, Any]:
+def write_tower(stack: StackConfig) -> dict[str, Any]:
+    """The keys of a tower's stack."""
     return {
         "hidden_size": stack.hidden_size,
         "num_hidden_layers": stack.num_layers,
@@ -137,14 +143,14 @@ def write_config(config: DualEncoderConfig) -> dict[str, Any]:
             "vocab_size": text.stem.vocabulary_size,
             "max_position_embeddings": learned_positions(text.stem).size,
             "eos_token_id": OLD_END if config.end_token_id is None else config.end_token_id,
-            **_write_stack(text.stack),
+            **write_tower(text.stack),
         },
         "vision_config": {
             "model_type": "clip_vision_model",
             "image_size": stem.image_size,
             "patch_size": stem.patch_size,
             "num_channels": stem.channels,
-            **_write_stack(config.image.stack),
+            **write_tower(config.image.stack),
         },
     }
 

@@ -93,7 +93,7 @@ def read_config(raw: Mapping[str, Any], parts: Collection[str]) -> ImageEncoderC
 def write_config(config: ImageEncoderConfig) -> dict[str, Any]:
     """Our config → ``config.json``."""
     stem, stack = config.stem, config.stack
-    pooler = PoolerConfig() if config.pooler is None else config.pooler
+    pooler = config.pooler if isinstance(config.pooler, PoolerConfig) else PoolerConfig()
     return {
         "hidden_size": stack.hidden_size,
         "num_hidden_layers": stack.num_layers,

@@ -10,7 +10,7 @@ from torch import nn
 
 from sensorium.config import DecoderConfig, DualEncoderConfig, EncoderConfig, ImageEncoderConfig, ModelConfig
 from sensorium.models.decoder import DecoderLM
-from sensorium.models.dual_encoder import FIRST_SCALE, DualEncoder
+from sensorium.models.dual_encoder import FIRST_BIAS, FIRST_SCALE, DualEncoder
 from sensorium.models.encoder import EncoderLM
 from sensorium.models.encoder_decoder import EncoderDecoder
 from sensorium.models.image_encoder import ImageEncoder
@@ -72,8 +72,8 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
     for name, parameter in model.named_parameters():
         if only is not None and name not in only:
             continue
-        if name.endswith("logit_scale"):
-            parameter.fill_(FIRST_SCALE)
+        if not parameter.dim():
+            parameter.fill_(FIRST_SCALE if name.endswith("scale") else FIRST_BIAS)
         elif id(parameter) in norms:
             parameter.fill_(1.0)
         elif parameter.dim() < 2:

@@ -19,6 +19,8 @@ from sensorium.packed import Packed
 
 FIRST_SCALE = math.log(1 / 0.07)
 """Where the logarithm of the scale begins (Radford et al., 2021, §2.5)."""
+FIRST_BIAS = -10.0
+"""Where the bias begins (Zhai et al., 2023, §3.2): nearly all pairs of a batch do not match."""
 
 
 class DualEncoder(nn.Module):
@@ -30,17 +32,22 @@ class DualEncoder(nn.Module):
         text = config.text
         self.image = ImageEncoder(config.image)
         self.text = EncoderLM(text) if isinstance(text, EncoderConfig) else DecoderLM(text)
-        self.image_projection = nn.Linear(config.image.stack.hidden_size, config.projection_size, bias=False)
-        self.text_projection = nn.Linear(text.stack.hidden_size, config.projection_size, bias=False)
+        size, width = config.projection_size, config.image.stack.hidden_size
+        self.image_projection = nn.Linear(width, size, bias=False) if config.image_projection else None
+        self.text_projection = nn.Linear(text.stack.hidden_size, size, bias=config.text_bias)
         self.logit_scale = nn.Parameter(torch.tensor(FIRST_SCALE))
+        self.logit_bias = nn.Parameter(torch.tensor(FIRST_BIAS)) if config.logit_bias else None
 
     def image_vectors(self, images: Packed) -> Tensor:
         """[N, P] of length 1, of packed patches."""
-        vectors: Tensor = self.image_projection(self.image(images)[images.first])
+        vectors = self.image.vector(images)
+        if self.image_projection is not None:
+            vectors = self.image_projection(vectors)
         return F.normalize(vectors, dim=-1)
 
     def text_vectors(self, texts: Packed) -> Tensor:
         """[M, P] of length 1, of packed token ids."""
+        texts = self._filled(texts)
         vectors: Tensor = self.text_projection(self.text_vector(self.text(texts), texts))
         return F.normalize(vectors, dim=-1)
 
@@ -48,13 +55,29 @@ class DualEncoder(nn.Module):
         """[T, D] → [M, D]: what stands for each text before it is projected."""
         if self.config.text_vector == "first":
             return hidden_states[texts.first]
+        if self.config.text_vector == "last":
+            return hidden_states[texts.last]
         if self.config.text_vector == "mean":
             return torch.stack([part.mean(dim=0) for part in texts.split(hidden_states)])
         return hidden_states[self._ends(texts)]
 
     def logits(self, image_vectors: Tensor, text_vectors: Tensor) -> Tensor:
         """[N, P] and [M, P] → [N, M]: how well each image and each text match."""
-        return self.logit_scale.exp() * image_vectors @ text_vectors.t()
+        logits = self.logit_scale.exp() * image_vectors @ text_vectors.t()
+        return logits if self.logit_bias is None else logits + self.logit_bias
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """[N, M] → [N, M]: that a pair matches, each judged alone, or among all texts of an image."""
+        return logits.softmax(dim=-1) if self.logit_bias is None else logits.sigmoid()
+
+    def _filled(self, texts: Packed) -> Packed:
+        """Texts of the length that the model was trained with."""
+        length, padding = self.config.text_length, self.config.stem.pad_token_id
+        if length is None or set(texts.lengths) == {length}:
+            return texts
+        assert padding is not None
+        filling = texts.values.new_full((length,), padding)
+        return Packed.from_sequences([torch.cat([ids, filling])[:length] for ids in texts.split(texts.values)])
 
     def _ends(self, texts: Packed) -> Tensor:
         """[M] row of the token that ends each text."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sensorium.config import ImageEncoderConfig
+from sensorium.config import ImageEncoderConfig, PoolerConfig, ProbePoolerConfig
 from sensorium.errors import UsageError
 from sensorium.nn.heads import Pooler, SequenceHead
 from sensorium.nn.patch_stem import PatchStem
+from sensorium.nn.probe_pooler import ProbePooler
 from sensorium.nn.stack import Stack
 from sensorium.packed import Packed
 
@@ -24,7 +25,7 @@ class ImageEncoder(nn.Module):
         size = config.stack.hidden_size
         self.stem = PatchStem(config.stem)
         self.stack = Stack(config.stack)
-        self.pooler = None if config.pooler is None else Pooler(config.pooler, size)
+        self.pooler = None if config.pooler is None else _pooler(config, config.pooler)
         self.sequence = None if config.sequence is None else SequenceHead(config.sequence, size)
 
     def forward(self, batch: Packed) -> Tensor:
@@ -36,8 +37,15 @@ class ImageEncoder(nn.Module):
         """Pooled vectors [N, D]. Raises ``UsageError`` when the model has no pooler."""
         if self.pooler is None:
             raise UsageError("this model has no pooler; open a checkpoint that has one")
-        pooled: Tensor = self.pooler(hidden_states[batch.first])
-        return pooled
+        if isinstance(self.pooler, ProbePooler):
+            return self.pooler(hidden_states, batch.lengths)  # type: ignore[no-any-return]
+        return self.pooler(hidden_states[batch.first])  # type: ignore[no-any-return]
+
+    def vector(self, images: Packed) -> Tensor:
+        """[N, D] what stands for each image: what a probe asked for, else the first vector."""
+        hidden_states: Tensor = self(images)
+        asked = isinstance(self.pooler, ProbePooler)
+        return self.pooled(hidden_states, images) if asked else hidden_states[images.first]
 
     def sequence_logits(self, hidden_states: Tensor, batch: Packed) -> Tensor:
         """[N, C]: one label for each image. Raises ``UsageError`` when the model has no such head."""
@@ -45,3 +53,9 @@ class ImageEncoder(nn.Module):
             raise UsageError("this model has no classification head; open a checkpoint that has one, or fine-tune it")
         logits: Tensor = self.sequence(hidden_states[batch.first])
         return logits
+
+
+def _pooler(config: ImageEncoderConfig, pooler: PoolerConfig | ProbePoolerConfig) -> Pooler | ProbePooler:
+    if isinstance(pooler, ProbePoolerConfig):
+        return ProbePooler(config.stack)
+    return Pooler(pooler, config.stack.hidden_size)

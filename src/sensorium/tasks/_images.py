@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from sensorium.checkpoint import Checkpoint
+from sensorium.config import DualEncoderConfig, PatchStemConfig
 from sensorium.errors import DataError
 from sensorium.image.decode import in_rgb, resized
 from sensorium.image.opening import normalised, open_image
 from sensorium.image.patches import pack_images
-from sensorium.models.dual_encoder import DualEncoder
 from sensorium.packed import Packed
 
 Run = Callable[[Packed], Sequence[Any]]
@@ -35,8 +35,8 @@ class ImageTask:
         self.model: Any = checkpoint.model
         self.settings = checkpoint.require_image_settings()
         self.batch_tokens = batch_tokens
-        looking = self.model.image if isinstance(checkpoint.model, DualEncoder) else self.model
-        self.stem = looking.config.stem
+        config: Any = checkpoint.config
+        self.stem: PatchStemConfig = config.image.stem if isinstance(config, DualEncoderConfig) else config.stem
 
     def answer(self, inputs: Any, run: Run, finish: Callable[[Any], Any]) -> Any:
         """One image → its answer; a list → a list; any other iterable → a generator of answers, in input order.

@@ -24,7 +24,7 @@ class ImageClassification(ImageTask):
         if function_to_apply is not None and function_to_apply not in FUNCTIONS:
             raise UsageError(f"function_to_apply is {function_to_apply!r}; known are {', '.join(FUNCTIONS)}")
         head = self.model.config.sequence
-        scored = FUNCTIONS[function_to_apply or DEFAULT_FUNCTION[head.problem]]
+        scored: Any = FUNCTIONS[function_to_apply or DEFAULT_FUNCTION[head.problem]]
 
         def finish(logits: Tensor) -> list[dict[str, Any]]:
             pairs = sorted(zip(scored(logits).tolist(), head.labels, strict=True), key=lambda pair: -pair[0])

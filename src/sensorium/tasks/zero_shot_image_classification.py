@@ -30,13 +30,17 @@ class ZeroShotImageClassification(ImageTask):
         *,
         hypothesis_template: str = "This is a photo of {}.",
     ) -> Any:
-        """``[{"score", "label"}]`` by falling score, which sum to 1; a list of those for a list."""
+        """``[{"score", "label"}]`` by falling score; a list of those for a list.
+
+        Scores sum to 1 for a model that chooses among texts (CLIP), and each stands alone for one that judges pairs
+        (SigLIP).
+        """
         labels = label_list(candidate_labels)
         vectors = self._text_vectors(tuple(filled(hypothesis_template, label) for label in labels))  # [M, P]
 
         def run(batch: Packed) -> Sequence[Tensor]:
             logits: Tensor = self.model.logits(self.model.image_vectors(batch), vectors)  # [N, M]
-            return list(logits.float().softmax(dim=-1))
+            return list(self.model.probabilities(logits.float()))
 
         def finish(scores: Tensor) -> list[dict[str, Any]]:
             order = scores.argsort(descending=True).tolist()

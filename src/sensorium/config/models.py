@@ -1,0 +1,213 @@
+"""Whole models: stems, stacks and heads put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from sensorium.config._checked import Checked
+from sensorium.config.heads import (
+    LanguageModelHeadConfig,
+    MaskedTokenHeadConfig,
+    NextSentenceHeadConfig,
+    PoolerConfig,
+    ProbePoolerConfig,
+    SequenceHeadConfig,
+    SpanHeadConfig,
+    TokenHeadConfig,
+)
+from sensorium.config.image import PatchStemConfig
+from sensorium.config.positions import LearnedPositions
+from sensorium.config.stack import StackConfig, TokenStemConfig
+from sensorium.errors import UsageError
+
+TextVector = Literal["end", "first", "last", "mean"]
+"""Which vector stands for a text: that of its end token, of its first or its last token, or the mean of all."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig(Checked):
+    """A BERT-shaped model: every token sees every token of its sequence."""
+
+    stem: TokenStemConfig
+    stack: StackConfig
+    pooler: PoolerConfig | None = None
+    masked_token: MaskedTokenHeadConfig | None = None
+    next_sentence: NextSentenceHeadConfig | None = None
+    sequence: SequenceHeadConfig | None = None
+    token: TokenHeadConfig | None = None
+    span: SpanHeadConfig | None = None
+
+    @property
+    def max_length(self) -> int:
+        """Tokens in the longest sequence this model can read."""
+        return _max_length(self.stem, self.stack)
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads this model has, in the order of ``ENCODER_HEADS``."""
+        return tuple(name for name in ENCODER_HEADS if getattr(self, name) is not None)
+
+    def with_heads(self, **heads: Any) -> EncoderConfig:
+        """A copy with these heads set; a head that reads the pooled vector brings the pooler with it."""
+        config = replace(self, **heads)
+        pools = config.next_sentence is not None or (config.sequence is not None and config.sequence.dense is None)
+        return replace(config, pooler=PoolerConfig()) if pools and config.pooler is None else config
+
+
+@dataclass(frozen=True)
+class DecoderConfig(Checked):
+    """A GPT-shaped model: every token sees itself and the tokens before it."""
+
+    stem: TokenStemConfig
+    stack: StackConfig
+    language_model: LanguageModelHeadConfig | None = None
+
+    @property
+    def max_length(self) -> int:
+        """Tokens in the longest sequence this model can read."""
+        return _max_length(self.stem, self.stack)
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads this model has."""
+        return () if self.language_model is None else ("language_model",)
+
+
+@dataclass(frozen=True)
+class EncoderDecoderConfig(Checked):
+    """A model that reads one text and writes another: a causal stack that attends to an encoder's vectors."""
+
+    encoder_stem: TokenStemConfig
+    encoder_stack: StackConfig
+    decoder_stem: TokenStemConfig
+    decoder_stack: StackConfig
+    start_token_id: int
+    """What the decoder begins with."""
+    language_model: LanguageModelHeadConfig | None = None
+    shared_tokens: bool = True
+    """Both stems have one token table; else each has its own, and the vocabularies may differ."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shared_tokens and self.encoder_stem.vocabulary_size != self.decoder_stem.vocabulary_size:
+            raise UsageError(
+                f"the encoder reads {self.encoder_stem.vocabulary_size} tokens, the decoder "
+                f"{self.decoder_stem.vocabulary_size}; they can't share a table"
+            )
+        if self.decoder_stack.memory_size != self.encoder_stack.hidden_size:
+            raise UsageError(
+                f"the decoder attends to vectors of {self.decoder_stack.memory_size}, the encoder gives "
+                f"{self.encoder_stack.hidden_size}"
+            )
+
+    @property
+    def stem(self) -> TokenStemConfig:
+        """What reads."""
+        return self.encoder_stem
+
+    @property
+    def stack(self) -> StackConfig:
+        """What writes."""
+        return self.decoder_stack
+
+    @property
+    def max_length(self) -> int:
+        """Tokens in the longest text this model can read."""
+        return _max_length(self.encoder_stem, self.encoder_stack)
+
+    @property
+    def max_written(self) -> int:
+        """Tokens in the longest text this model can write, its first one among them."""
+        return _max_length(self.decoder_stem, self.decoder_stack)
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads this model has."""
+        return () if self.language_model is None else ("language_model",)
+
+
+@dataclass(frozen=True)
+class ImageEncoderConfig(Checked):
+    """A model that looks at images: patches in, vectors out (Dosovitskiy et al., 2021)."""
+
+    stem: PatchStemConfig
+    stack: StackConfig
+    pooler: PoolerConfig | ProbePoolerConfig | None = None
+    sequence: SequenceHeadConfig | None = None
+    """One label for the image, of its first vector."""
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads this model has."""
+        return () if self.sequence is None else ("sequence",)
+
+
+@dataclass(frozen=True)
+class DualEncoderConfig(Checked):
+    """A tower for images and a tower for texts, whose vectors are compared (Radford et al., 2021)."""
+
+    image: ImageEncoderConfig
+    text: EncoderConfig | DecoderConfig
+    projection_size: int
+    """Width of the space in which both meet."""
+    text_vector: TextVector = "end"
+    end_token_id: int | None = None
+    """The first one ends a text; ``None``: the token with the largest number does."""
+    text_length: int | None = None
+    """Every text is filled up to so many tokens with the stem's padding, which counts; ``None``: none is."""
+    image_projection: bool = True
+    """``False``: the image tower's pooled vector is in that space already."""
+    text_bias: bool = False
+    """The text tower's projection has a bias."""
+    logit_bias: bool = False
+    """Each pair is judged alone, by a sigmoid, with a bias that is learnt (Zhai et al., 2023)."""
+
+    @property
+    def stem(self) -> TokenStemConfig:
+        """What reads texts."""
+        return self.text.stem
+
+    @property
+    def stack(self) -> StackConfig:
+        """The tower of texts."""
+        return self.text.stack
+
+    @property
+    def max_length(self) -> int:
+        """Tokens in the longest text this model can read."""
+        return self.text.max_length
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads this model has: none."""
+        return ()
+
+
+def num_layers(config: ModelConfig) -> dict[str, int]:
+    """How many blocks the stacks of a model have, by the prefix of their parameters."""
+    if isinstance(config, EncoderDecoderConfig):
+        return {"encoder.": config.encoder_stack.num_layers, "decoder.": config.decoder_stack.num_layers}
+    if isinstance(config, DualEncoderConfig):
+        return {"image.": config.image.stack.num_layers, "text.": config.text.stack.num_layers}
+    return {"": config.stack.num_layers}
+
+
+def learned_positions(stem: TokenStemConfig) -> LearnedPositions:
+    """The position table of a family that has one. Raises ``UsageError`` where there is none."""
+    if not isinstance(stem.positions, LearnedPositions):
+        raise UsageError("this model has no table of positions; it can't be saved as a family that needs one")
+    return stem.positions
+
+
+def _max_length(stem: TokenStemConfig, stack: StackConfig) -> int:
+    positions = stem.positions or stack.rotary or stack.relative
+    if positions is None:
+        raise UsageError("neither the stem nor the stack places tokens; a model needs positions")
+    return positions.max_length
+
+
+ENCODER_HEADS = ("masked_token", "next_sentence", "sequence", "token", "span")
+LanguageConfig = EncoderConfig | DecoderConfig | EncoderDecoderConfig
+"""What reads tokens, and nothing else."""
+ModelConfig = LanguageConfig | ImageEncoderConfig | DualEncoderConfig
