@@ -41,16 +41,20 @@ def tiny_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from sensorium.checkpoint import save_checkpoint
     from sensorium.config import (
         DecoderConfig,
+        DualEncoderConfig,
         EncoderConfig,
         EncoderDecoderConfig,
+        ImageEncoderConfig,
         LanguageModelHeadConfig,
         LearnedPositions,
         MaskedTokenHeadConfig,
+        PatchStemConfig,
         SequenceHeadConfig,
         SpanHeadConfig,
         StackConfig,
         TokenStemConfig,
     )
+    from sensorium.image.settings import ImageSettings
     from sensorium.models.build import build, initialise
     from sensorium.text import open_tokenizer
 
@@ -75,6 +79,10 @@ def tiny_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reads = StackConfig(32, 2, 4, 64, norm_eps=1e-5)
     writes = StackConfig(32, 2, 4, 64, mask="causal", norm_eps=1e-5, memory_size=32)
     bart = EncoderDecoderConfig(both, reads, both, writes, len(byte_tokens) - 1, LanguageModelHeadConfig(bias=True))
+    looks = StackConfig(32, 2, 4, 64, norm_place="pre", final_norm=True)
+    vit = ImageEncoderConfig(PatchStemConfig(32, 16, 4), looks, sequence=SequenceHeadConfig(("cat", "dog", "moon")))
+    tower = ImageEncoderConfig(PatchStemConfig(32, 16, 4, bias=False, norm_eps=1e-5), looks)
+    clip = DualEncoderConfig(tower, DecoderConfig(stem(len(byte_tokens), 0, None), pre), 16)
     models = {
         "bert-base-uncased": ("bert", bert.with_heads(masked_token=MaskedTokenHeadConfig())),
         "bert-base-chinese": ("bert", bert.with_heads(masked_token=MaskedTokenHeadConfig())),
@@ -82,13 +90,30 @@ def tiny_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "distilbert-base-cased-distilled-squad": ("distilbert", distilbert.with_heads(span=SpanHeadConfig())),
         "gpt2": ("gpt2", gpt2),
         "translator": ("bart", bart),
+        "vit": ("vit", vit),
+        "clip": ("clip", clip),
     }
     for name, (family, config) in models.items():
         model = build(config)
         initialise(model, seed=0)
-        tokenizer = open_tokenizer(vocabularies / ("gpt2" if family in ("gpt2", "bart") else "bert"))
-        save_checkpoint(hub / name, model.to(torch.float32).eval(), tokenizer, family=family)
+        tokenizer = open_tokenizer(vocabularies / ("gpt2" if family in ("gpt2", "bart", "clip") else "bert"))
+        images = ImageSettings(size=(16, 16)) if family in ("vit", "clip") else None
+        save_checkpoint(
+            hub / name, model.to(torch.float32).eval(), None if family == "vit" else tokenizer, family=family,
+            images=images,
+        )  # fmt: skip
+    _draw(hub / "night.png", (20, 20, 60))
+    _draw(hub / "day.png", (120, 180, 250))
     return hub
+
+
+def _draw(path: Path, sky: tuple[int, int, int]) -> None:
+    """A picture of 40 × 30 pixels: a disc in the sky."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", (40, 30), sky)
+    ImageDraw.Draw(picture).ellipse((22, 4, 36, 18), fill=(250, 240, 180))
+    picture.save(path)
 
 
 def _byte_level_alphabet() -> list[str]:

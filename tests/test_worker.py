@@ -1,10 +1,12 @@
 """The decode worker: what it answers, and what becomes of functions that would never end, eat all memory or fall over.
 
-The functions are the standard library's, so that the child can find them by name.
+Most functions are the standard library's, so that the child can find them by name.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 import operator
@@ -18,8 +20,10 @@ import time
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from sensorium.errors import CheckpointError, UsageError
+from sensorium.image.decode import decode
 from sensorium.worker import Limits, Worker
 
 
@@ -30,6 +34,15 @@ def worker(function: Any, **limits: Any) -> Worker:
 def test_a_call_gives_what_the_function_gives() -> None:
     assert worker(operator.add)(["a", 1], [None, {"ü": 2.5}]) == ["a", 1, None, {"ü": 2.5}]
     assert worker(operator.add)("漢\ud800", "\0") == "漢\ud800\0"
+
+
+def test_bytes_beside_an_answer_come_as_they_are_within_the_limit() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20), (1, 2, 255)).save(file, format="PNG")
+    data = base64.b64encode(file.getvalue()).decode()
+    assert worker(decode)("", data, {}) == ([20, 30], b"\1\2\xff" * 600)
+    with pytest.raises(UsageError, match="the sum gave more than 1,800 bytes"):
+        worker(decode, output=1800)("", data, {})
 
 
 def test_calls_share_a_warm_child_and_cost_little() -> None:

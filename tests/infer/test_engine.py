@@ -81,7 +81,7 @@ def spread(model: Any) -> Any:
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu", "tanh"])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "gelu_quick", "relu", "silu", "tanh"])
 def test_the_kernels_agree_with_the_plain_stack(dtype: str, activation: str) -> None:
     batch = batch_of(1, 2, 7, 16, 63, 64, 65, 130, 300, 3)
     for model in (

@@ -92,7 +92,7 @@ def assert_equal_but_for_rounding(found: dict[str, Tensor], wanted: dict[str, Te
     lengths=st.lists(st.integers(1, 200), min_size=1, max_size=5),
     norm=st.sampled_from(["pre", "post"]),
     mask=st.sampled_from(["bidirectional", "causal"]),
-    activation=st.sampled_from(["gelu", "gelu_tanh", "relu", "silu", "tanh"]),
+    activation=st.sampled_from(["gelu", "gelu_tanh", "gelu_quick", "relu", "silu", "tanh"]),
     heads=st.sampled_from([(1, 6), (3, 20), (2, 66)]),
     mlp=st.sampled_from([4, 52, 132]),
 )

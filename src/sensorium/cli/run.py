@@ -1,4 +1,4 @@
-"""``sensorium run``: a task over texts, from the command line, a file or a pipe."""
+"""``sensorium run``: a task over texts or images, from the command line, a file or a pipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from sensorium.errors import UsageError
 def run(
     task: Annotated[str, typer.Argument(help="text-classification, fill-mask, question-answering, …")],
     model: Annotated[str, typer.Option(help="Checkpoint: a folder, a GGUF file, or a name on the hub.")],
-    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="None: the lines of a pipe.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Or paths of images; none: the lines of a pipe.")
+    ] = None,
     file: Annotated[Path | None, typer.Option(help="Records to read: txt, csv, tsv, jsonl, parquet.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An argument of the task, such as top_k=3.")
@@ -31,7 +33,7 @@ def run(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Where to write the document's answer; none: here.")] = None,
 ) -> None:
-    """Run a task over texts. Answers come in the order of the inputs, as they are ready.
+    """Run a task over texts, or over images by their paths. Answers come in the order of the inputs, as they are ready.
 
     Question answering reads contexts, and the question from --set question=…; next-sentence-prediction reads texts two
     by two; sentence-similarity compares the first with all others. Text generation goes on from a text, or answers it
