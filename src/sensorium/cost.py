@@ -113,12 +113,15 @@ def forward_flops(
     """FLOPs of one forward pass over sequences of these lengths.
 
     An image's length is its patches, class token included. ``vocabulary_rows`` is how many rows go through a
-    vocabulary-wide head. A model that reads one text and writes
-    another reads ``source_lengths`` and writes ``lengths``; raises ``TypeError`` when it is given only one of them.
+    vocabulary-wide head. A model that reads one text and writes another reads ``source_lengths`` and writes
+    ``lengths``; raises ``TypeError`` when it is given only one of them. Of a model that matches images with texts,
+    ``source_lengths`` are those of the images.
     """
     sizes = list(lengths)
     if isinstance(config, ImageEncoderConfig):
         return stack_flops(config.stack, sizes) + 2 * config.stem.patch_values * config.stem.hidden_size * sum(sizes)
+    if isinstance(config, DualEncoderConfig):
+        return stack_flops(config.text.stack, sizes) + forward_flops(config.image, source_lengths or ())
     head = 2 * vocabulary_rows * config.stack.hidden_size * config.stem.vocabulary_size
     if not isinstance(config, EncoderDecoderConfig):
         return stack_flops(config.stack, sizes) + head

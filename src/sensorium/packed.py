@@ -5,7 +5,7 @@ Shapes: T = tokens of all sequences, N = sequences, D = hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -30,7 +30,7 @@ class Packed:
     offsets: Tensor
     """[N + 1] int64, on the CPU: attention needs the lengths as numbers."""
     positions: Tensor
-    """[T] int64: place of each token in its sequence."""
+    """[T] int64: place of each token in its sequence; [T, 3] of patches: time, row and column."""
     segment_ids: Tensor | None = None
     """[T] int64: BERT's token types; ``None``: all zero."""
 
@@ -100,6 +100,18 @@ class Packed:
         """Any [T, …] tensor, cut at this batch's boundaries; views, not copies."""
         parts: tuple[Tensor, ...] = tensor.split(list(self.lengths))
         return parts
+
+    def chunks(self, size: int) -> Iterator[Packed]:
+        """Batches of at most ``size`` of these sequences each, in order; views, not copies.
+
+        >>> [part.values.tolist() for part in Packed.from_sequences([[1, 2], [3], [4, 5]]).chunks(2)]
+        [[1, 2, 3], [4, 5]]
+        """
+        for first in range(0, self.num_sequences, size):
+            offsets = self.offsets[first : first + size + 1]
+            rows = slice(int(offsets[0]), int(offsets[-1]))
+            segments = None if self.segment_ids is None else self.segment_ids[rows]
+            yield Packed(self.values[rows], offsets - offsets[0], self.positions[rows], segments)
 
     def to(self, device: torch.device | str) -> Packed:
         """This batch on another device; the offsets stay on the CPU."""

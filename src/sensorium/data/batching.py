@@ -25,15 +25,24 @@ class Example:
     labels: dict[str, Any] = field(default_factory=dict)
     target_ids: np.ndarray | None = None
     """[M] int32, what a model that reads one text and writes another is to write; ``None``: it only reads."""
+    pixels: np.ndarray | None = None
+    """[H, W, 3] uint8, the image that goes with the text; ``None``: there is none."""
+    image_length: int = 0
+    """Patches of the image, and its class token."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Tokens to read, and tokens to write where there are any."""
-        read = len(self.token_ids)
-        return (read,) if self.target_ids is None else (read, len(self.target_ids))
+        """Tokens to read; patches where there is an image; tokens to write where there are any."""
+        image = () if self.pixels is None else (self.image_length,)
+        written = () if self.target_ids is None else (len(self.target_ids),)
+        return (len(self.token_ids), *image, *written)
 
     def __len__(self) -> int:
         return len(self.token_ids)
+
+
+WINDOW = 50
+"""Batches within which examples of similar length are brought together."""
 
 
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
@@ -51,7 +60,7 @@ def token_budget_batches(
     *,
     batch_tokens: int | None = None,
     batch_size: int | None = None,
-    window: int = 50,
+    window: int = WINDOW,
     seed: int = 0,
 ) -> list[np.ndarray]:
     """Cut an order of examples into batches of at most ``batch_tokens`` tokens and ``batch_size`` examples.

@@ -30,12 +30,14 @@ def read_records(
     label: str = "label",
     pair: str | None = None,
     target: str | None = None,
+    image: str | None = None,
 ) -> list[dict[str, Any]]:
     """All records of a file or a folder of files, in order of name and line.
 
-    ``text``, ``label``, ``pair`` and ``target`` name the columns that become fields of these names; other columns keep
-    theirs. A ``.txt`` file gives a record a line. Raises ``DataError`` for a missing file, broken UTF-8, a
-    missing column, a broken line, an empty file or an unknown kind of file.
+    ``text``, ``label``, ``pair``, ``target`` and ``image`` name the columns that become fields of these names; other
+    columns keep theirs. An image is a path, from the folder of the file that names it. A ``.txt`` file gives a record a
+    line. Raises ``DataError`` for a missing file, broken UTF-8, a missing column, a broken line, an empty file or an
+    unknown kind of file.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -44,9 +46,12 @@ def read_records(
             raise DataError(f"{path}: no file of a known kind ({', '.join(READERS)}) in this folder")
     else:
         files = [path]
-    asked = {pair: "pair", target: "target"}
+    asked = {pair: "pair", target: "target", image: "image"}
     names = {text: "text", label: "label", **{name: role for name, role in asked.items() if name is not None}}
     records = [_renamed(row, names, file, number) for file in files for number, row in _read(file)]
+    if image is not None:
+        folder = path if path.is_dir() else path.parent
+        records = [{**record, "image": str(folder / str(record["image"]))} for record in records]
     if not records:
         raise DataError(f"{path}: holds no records")
     return records

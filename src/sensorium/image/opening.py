@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sensorium.errors import DataError, missing_extra
-from sensorium.image.decode import decode
+from sensorium.image.decode import decode, resized
 from sensorium.image.settings import ImageSettings
 from sensorium.worker import Limits, Worker
 
@@ -26,13 +26,19 @@ AS_IT_IS = ImageSettings()
 _decode = Worker(decode, what="the image", limits=LIMITS, error=DataError)
 
 
-def open_image(source: str | Path | bytes, settings: ImageSettings = AS_IT_IS) -> np.ndarray[Any, Any]:
-    """A file, or the bytes of one → RGB pixels [H, W, 3] uint8, upright, of the size that the settings ask for.
+Source = str | Path | bytes | np.ndarray[Any, Any]
+"""An image: a file, the bytes of one, or pixels [H, W, 3] uint8."""
+
+
+def open_image(source: Source, settings: ImageSettings = AS_IT_IS) -> np.ndarray[Any, Any]:
+    """An image → RGB pixels [H, W, 3] uint8, upright, of the size that the settings ask for.
 
     Raises ``DataError`` naming the file: where it is no image, damaged, too large, or where there is no such file.
     """
     if find_spec("PIL") is None:
         raise missing_extra("pillow", "images")
+    if isinstance(source, np.ndarray):
+        return _resized(source, settings)
     name = "the image" if isinstance(source, bytes) else str(source)
     data = base64.b64encode(source).decode() if isinstance(source, bytes) else None
     how = {key: value for key, value in asdict(settings).items() if value is not None}
@@ -41,6 +47,16 @@ def open_image(source: str | Path | bytes, settings: ImageSettings = AS_IT_IS) -
     except DataError as error:
         raise DataError(f"{name}: {_said(error)}") from error
     return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
+
+
+def _resized(pixels: np.ndarray[Any, Any], settings: ImageSettings) -> np.ndarray[Any, Any]:
+    """Pixels that are at hand, resized and cropped. Raises ``DataError`` for an array that is no image."""
+    from PIL import Image
+
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+        raise DataError(f"an array {list(pixels.shape)} of {pixels.dtype} is no image; [H, W, 3] of uint8 is expected")
+    how = {key: value for key, value in asdict(settings).items() if value is not None}
+    return np.asarray(resized(Image.fromarray(pixels), how))
 
 
 def normalised(pixels: np.ndarray[Any, Any], settings: ImageSettings) -> Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 
 from sensorium.config import DecoderConfig, DualEncoderConfig, EncoderConfig, ImageEncoderConfig, ModelConfig
 from sensorium.models.decoder import DecoderLM
-from sensorium.models.dual_encoder import FIRST_BIAS, FIRST_SCALE, DualEncoder
+from sensorium.models.dual_encoder import DualEncoder, first_value
 from sensorium.models.encoder import EncoderLM
 from sensorium.models.encoder_decoder import EncoderDecoder
 from sensorium.models.image_encoder import ImageEncoder
@@ -48,8 +48,9 @@ def new_model(config: ModelConfig, *, seed: int) -> Model:
 def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) -> None:
     """Fill parameters with fresh values: matrices normal with deviation 0.02, norms 1, biases 0.
 
-    What reads one text and writes another is trained from nothing on little data, where 0.02 starts too low: there a
-    matrix has deviation √(2 / (inputs + outputs)) (Glorot & Bengio, 2010), the token table 1/√D.
+    What reads one text and writes another, or matches images with texts, is trained from nothing on little data, where
+    0.02 starts too low: there a matrix has deviation √(2 / (inputs + outputs)) (Glorot & Bengio, 2010), the token table
+    and the class token 1/√D.
 
     There, and in pre-norm stacks, what writes to the residual stream is divided by √(2L), L layers (Radford et al.,
     2019, §2.3), so that a token is still itself at the top. Else the norms of a post-norm stack halve its share at each
@@ -62,22 +63,24 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
     norms = {id(part.weight) for part in model.modules() if isinstance(part, nn.LayerNorm | nn.RMSNorm)}
     tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     residual, shrink = _residual_writers(model), (2 * model.config.stack.num_layers) ** -0.5
-    two_texts = isinstance(model, EncoderDecoder)
+    two_sides = isinstance(model, EncoderDecoder | DualEncoder)
 
     def deviation(parameter: nn.Parameter) -> float:
         outputs, inputs = parameter.shape
         spread = math.sqrt(1 / inputs if id(parameter) in tables else 2 / (inputs + outputs))
-        return (spread if two_texts else INITIAL_STD) * (shrink if id(parameter) in residual else 1.0)
+        return (spread if two_sides else INITIAL_STD) * (shrink if id(parameter) in residual else 1.0)
 
     for name, parameter in model.named_parameters():
         if only is not None and name not in only:
             continue
-        if not parameter.dim():
-            parameter.fill_(FIRST_SCALE if name.endswith("scale") else FIRST_BIAS)
+        if isinstance(model, DualEncoder) and not parameter.dim():
+            parameter.fill_(first_value(model.config, name))
         elif id(parameter) in norms:
             parameter.fill_(1.0)
-        elif parameter.dim() < 2:
+        elif parameter.dim() < 2 and not (two_sides and name.endswith(("class_token", "probe"))):
             parameter.zero_()
+        elif parameter.dim() < 2:
+            parameter.normal_(0.0, len(parameter) ** -0.5, generator=generator)
         else:
             parameter.normal_(0.0, deviation(parameter), generator=generator)
     # Sides of different widths have no such keys; a head that is added to an opened model leaves its attention alone.

@@ -19,8 +19,15 @@ from sensorium.packed import Packed
 
 FIRST_SCALE = math.log(1 / 0.07)
 """Where the logarithm of the scale begins (Radford et al., 2021, §2.5)."""
-FIRST_BIAS = -10.0
-"""Where the bias begins (Zhai et al., 2023, §3.2): nearly all pairs of a batch do not match."""
+FIRST_BIAS, FIRST_SCALE_BESIDE_IT = -10.0, math.log(10)
+"""Where both begin in a model that judges pairs alone (Zhai et al., 2023, §3.2): nearly all pairs do not match."""
+
+
+def first_value(config: DualEncoderConfig, name: str) -> float:
+    """Of ``logit_scale`` or ``logit_bias``, before anything is learnt."""
+    if name == "logit_bias":
+        return FIRST_BIAS
+    return FIRST_SCALE_BESIDE_IT if config.logit_bias else FIRST_SCALE
 
 
 class DualEncoder(nn.Module):
@@ -35,8 +42,8 @@ class DualEncoder(nn.Module):
         size, width = config.projection_size, config.image.stack.hidden_size
         self.image_projection = nn.Linear(width, size, bias=False) if config.image_projection else None
         self.text_projection = nn.Linear(text.stack.hidden_size, size, bias=config.text_bias)
-        self.logit_scale = nn.Parameter(torch.tensor(FIRST_SCALE))
-        self.logit_bias = nn.Parameter(torch.tensor(FIRST_BIAS)) if config.logit_bias else None
+        self.logit_scale = nn.Parameter(torch.tensor(first_value(config, "logit_scale")))
+        self.logit_bias = nn.Parameter(torch.tensor(first_value(config, "logit_bias"))) if config.logit_bias else None
 
     def image_vectors(self, images: Packed) -> Tensor:
         """[N, P] of length 1, of packed patches."""

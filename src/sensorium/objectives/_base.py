@@ -30,17 +30,20 @@ class Batch:
     sources: Packed | None = None
     """What an encoder reads, a sequence for each of ``packed``, which the decoder reads; ``None``: there is no encoder
     beside a decoder."""
+    images: Packed | None = None
+    """Patches of an image for each of ``packed``; ``None``: there are none."""
 
     def to(self, device: torch.device) -> Batch:
         """This batch on another device."""
         targets = {name: target.to(device) for name, target in self.targets.items()}
         sources = None if self.sources is None else self.sources.to(device)
-        return replace(self, packed=self.packed.to(device), targets=targets, sources=sources)
+        images = None if self.images is None else self.images.to(device)
+        return replace(self, packed=self.packed.to(device), targets=targets, sources=sources, images=images)
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that the model reads, on both sides."""
-        return self.packed.num_tokens + (0 if self.sources is None else self.sources.num_tokens)
+        """Tokens and patches that the model reads, on all sides."""
+        return sum(side.num_tokens for side in (self.packed, self.sources, self.images) if side is not None)
 
 
 @dataclass(frozen=True)

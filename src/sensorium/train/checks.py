@@ -8,6 +8,7 @@ from sensorium.checkpoint import Checkpoint, published_form
 from sensorium.config import DualEncoderConfig, EncoderDecoderConfig, ImageEncoderConfig
 from sensorium.errors import UsageError
 from sensorium.models.build import LanguageModel, build
+from sensorium.models.dual_encoder import DualEncoder
 from sensorium.objectives._base import Objective
 from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.text import Tokenizer
@@ -16,10 +17,16 @@ from sensorium.train.recipe import TWO_TEXTS
 
 def check_kind(source: Checkpoint, kind: str) -> None:
     """Raise ``UsageError`` when only one of an opened model and an objective reads one text and writes another, or when
-    the model reads no text at all.
+    only one of them looks at images.
     """
     if isinstance(source.config, ImageEncoderConfig | DualEncoderConfig):
-        raise UsageError(f"{source.folder}: a {source.family} model looks at images; {kind!r} trains on texts")
+        if kind == "contrastive" and isinstance(source.config, DualEncoderConfig):
+            return
+        raise UsageError(f"{source.folder}: a {source.family} model looks at images; {kind!r} does not train it")
+    if kind == "contrastive":
+        raise UsageError(
+            f"{source.folder}: a {source.family} model does not match images with texts; clip and siglip do"
+        )
     if isinstance(source.config, EncoderDecoderConfig) == (kind in TWO_TEXTS):
         return
     if kind in TWO_TEXTS:
@@ -41,7 +48,7 @@ def check_heads(source: Checkpoint, objective: Objective) -> None:
 
 
 def check_fit(
-    model: LanguageModel, tokenizer: Tokenizer, family: str, objective: Objective, *, max_length: int
+    model: LanguageModel | DualEncoder, tokenizer: Tokenizer, family: str, objective: Objective, *, max_length: int
 ) -> None:
     """Raise ``UsageError`` or ``CheckpointError`` when model, tokenizer, family and objective do not fit together."""
     config = model.config

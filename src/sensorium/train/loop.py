@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sensorium import cost
 from sensorium.config import num_layers
-from sensorium.data.batching import Example, epoch_order, token_budget_batches
+from sensorium.data.batching import WINDOW, Example, epoch_order, token_budget_batches
 from sensorium.errors import DataError, TrainingError
 from sensorium.machine import tune_process
 from sensorium.objectives._base import Batch, Objective, total_counts, weighted
@@ -151,6 +151,7 @@ class Trainer:
             epoch_order(seed, epoch, len(examples)),
             batch_tokens=self.settings.batch_tokens,
             batch_size=self.settings.batch_size,
+            window=WINDOW if self.settings.by_length else 0,
             seed=seed + epoch,
         )
         return examples, batches
@@ -223,7 +224,8 @@ class Trainer:
         now, position = time.perf_counter(), self.position
         speed = (position.tokens - self.clock_tokens) / max(1e-9, now - self.clock)
         lengths = [length for batch in batches for length in batch.packed.lengths]
-        sources = [length for batch in batches if batch.sources is not None for length in batch.sources.lengths]
+        others = [side for batch in batches for side in (batch.sources, batch.images) if side is not None]
+        sources = [length for side in others for length in side.lengths]
         rows = counts.get("masked_token", 0) + counts.get("language_model", 0)
         flops = cost.training_flops(self.model.config, lengths, vocabulary_rows=rows, source_lengths=sources or None)
         share = speed * flops / (sum(lengths) + sum(sources)) / cost.peak_flops(self.dtype_name, self.device.type)

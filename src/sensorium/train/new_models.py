@@ -7,11 +7,15 @@ from typing import Any
 
 from sensorium.config import (
     DecoderConfig,
+    DualEncoderConfig,
     EncoderConfig,
     EncoderDecoderConfig,
+    ImageEncoderConfig,
     LanguageModelHeadConfig,
     LearnedPositions,
     ModelConfig,
+    PatchStemConfig,
+    ProbePoolerConfig,
     RotaryPositions,
     SinusoidalPositions,
     StackConfig,
@@ -19,8 +23,9 @@ from sensorium.config import (
 )
 from sensorium.errors import UsageError
 from sensorium.families.bart import FIRST_ROW
+from sensorium.image.settings import ImageSettings
 from sensorium.text import Tokenizer
-from sensorium.train.recipe import ENCODER_DECODERS, MODERN_DECODERS, ModelSection
+from sensorium.train.recipe import DUAL_ENCODERS, ENCODER_DECODERS, MODERN_DECODERS, ModelSection
 
 DROPOUT = 0.1
 """Of a new model, until ``train.dropout`` says otherwise."""
@@ -32,6 +37,8 @@ def new_config(sizes: ModelSection, heads: dict[str, Any], tokenizer: Tokenizer)
         return _encoder_decoder(sizes, tokenizer)
     if sizes.family in MODERN_DECODERS:
         return _modern_decoder(sizes, tokenizer)
+    if sizes.family in DUAL_ENCODERS:
+        return (_clip if sizes.family == "clip" else _siglip)(sizes, tokenizer)
     return _gpt2(sizes, heads, tokenizer) if sizes.family == "gpt2" else _encoder(sizes, heads, tokenizer)
 
 
@@ -103,6 +110,49 @@ def _encoder_decoder(sizes: ModelSection, tokenizer: Tokenizer) -> EncoderDecode
     )
     start = start_token_id(tokenizer, sizes.family)
     return EncoderDecoderConfig(stem, encoder, stem, decoder, start, LanguageModelHeadConfig(bias=True))
+
+
+def _clip(sizes: ModelSection, tokenizer: Tokenizer) -> DualEncoderConfig:
+    """A causal tower of texts, whose end token stands for them; a class token stands for an image."""
+    tower = replace(_tower(sizes), norm_eps=1e-5)
+    stem = replace(_stem(sizes, tokenizer), positions=LearnedPositions(sizes.max_length), dropout=0.0)
+    patches = PatchStemConfig(sizes.hidden_size, sizes.image_size, sizes.patch_size, bias=False, norm_eps=1e-5)
+    return DualEncoderConfig(
+        ImageEncoderConfig(patches, tower),
+        DecoderConfig(stem, replace(tower, mask="causal")),
+        sizes.projection_size or sizes.hidden_size,
+        end_token_id=int(tokenizer.encode("a").token_ids[-1]),
+    )
+
+
+def _siglip(sizes: ModelSection, tokenizer: Tokenizer) -> DualEncoderConfig:
+    """Texts are filled up, and their last token stands for them; a probe asks the patches of an image."""
+    tower = replace(_tower(sizes), norm_eps=1e-6, activation="gelu_tanh")
+    if tokenizer.pad_id is None:
+        raise UsageError("a new siglip model fills texts up, and the tokenizer has no padding token; train one")
+    stem = replace(_stem(sizes, tokenizer), positions=LearnedPositions(sizes.max_length), dropout=0.0)
+    patches = PatchStemConfig(sizes.hidden_size, sizes.image_size, sizes.patch_size, class_token=False)
+    return DualEncoderConfig(
+        ImageEncoderConfig(patches, tower, ProbePoolerConfig()),
+        EncoderConfig(stem, tower),
+        sizes.hidden_size,
+        text_vector="last",
+        text_length=sizes.max_length,
+        image_projection=False,
+        text_bias=True,
+        logit_bias=True,
+    )
+
+
+def _tower(sizes: ModelSection) -> StackConfig:
+    """Pre-norm, without dropout: the other pairs of a batch are noise enough (Radford et al., 2021, §2.3)."""
+    plain = _stack(sizes, sizes.num_layers)
+    return replace(plain, norm_place="pre", final_norm=True, dropout=0.0, attention_dropout=0.0)
+
+
+def new_image_settings(sizes: ModelSection) -> ImageSettings:
+    """How a new model wants its images: squares of the size that its places are learnt for."""
+    return ImageSettings(size=(sizes.image_size, sizes.image_size), resample="bicubic")
 
 
 def _stem(sizes: ModelSection, tokenizer: Tokenizer) -> TokenStemConfig:

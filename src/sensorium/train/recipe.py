@@ -27,9 +27,11 @@ ENCODERS = ("bert", "roberta", "distilbert")
 MODERN_DECODERS = ("llama", "mistral", "qwen2", "qwen3")
 DECODERS = ("gpt2", *MODERN_DECODERS)
 ENCODER_DECODERS = ("marian", "bart")
+DUAL_ENCODERS = ("clip", "siglip")
 LEARNERS = {
     "masked_token": ENCODERS, "sequence": ENCODERS, "token": ENCODERS, "span": ENCODERS, "causal": DECODERS,
     "conversation": DECODERS, "seq2seq": ENCODER_DECODERS, "denoising": ENCODER_DECODERS,
+    "contrastive": DUAL_ENCODERS,
 }  # fmt: skip
 """The families of which a new model can be trained for an objective."""
 TWO_TEXTS = tuple(kind for kind, families in LEARNERS.items() if families == ENCODER_DECODERS)
@@ -45,9 +47,10 @@ class ModelSection(Section):
 
     open: str | None = None
     """Folder or hub id to start from."""
-    family: Literal["bert", "roberta", "distilbert", "gpt2", "llama", "mistral", "qwen2", "qwen3", "marian", "bart"] = (
-        "bert"
-    )
+    family: Literal[
+        "bert", "roberta", "distilbert", "gpt2", "llama", "mistral", "qwen2", "qwen3", "marian", "bart", "clip",
+        "siglip",
+    ] = "bert"  # fmt: skip
     hidden_size: Annotated[int, Field(gt=0)] = 256
     num_layers: Annotated[int, Field(gt=0)] = 4
     num_heads: Annotated[int, Field(gt=0)] = 4
@@ -61,6 +64,11 @@ class ModelSection(Section):
     tied: bool = True
     """The token table of a Llama or a family like it is its vocabulary matrix as well."""
     max_length: Annotated[int, Field(gt=2)] = 512
+    image_size: Annotated[int, Field(gt=0)] = 64
+    """Side of the images, in pixels, of a model that matches them with texts; its two towers have the sizes above."""
+    patch_size: Annotated[int, Field(gt=0)] = 8
+    projection_size: Annotated[int | None, Field(gt=0)] = None
+    """Of the space in which images and texts meet; ``None``: the hidden size."""
 
 
 class TokenizerSection(Section):
@@ -87,6 +95,8 @@ class DataSection(Section):
     pair: str | None = None
     target: str = "target"
     """The field that is to be written, of records for ``seq2seq``."""
+    image: str = "image"
+    """The field with an image's file, of records for ``contrastive``; from the folder of the records' own file."""
     source_language: str | None = None
     """What a translator reads, such as ``en``: it is saved with the tokenizer, and another pair is refused."""
     target_language: str | None = None
@@ -99,7 +109,9 @@ class DataSection(Section):
 class ObjectiveSection(Section):
     """What to learn; each kind reads the keys it knows."""
 
-    kind: Literal["masked_token", "causal", "conversation", "sequence", "token", "span", "seq2seq", "denoising"]
+    kind: Literal[
+        "masked_token", "causal", "conversation", "sequence", "token", "span", "seq2seq", "denoising", "contrastive"
+    ]
     max_length: Annotated[int, Field(gt=2)] = 128
     max_target_length: Annotated[int | None, Field(gt=2)] = None
     """Tokens of what is to be written; ``None``: ``max_length``."""
@@ -119,6 +131,8 @@ class ObjectiveSection(Section):
     """Weight of the agreement of two readings under different dropout."""
     stride: Annotated[int | None, Field(gt=0)] = None
     """Tokens that the windows of a long context share; ``None``: a quarter of ``max_length``."""
+    chunk: Annotated[int | None, Field(gt=0)] = None
+    """Pairs of an image and a text that go through the towers at a time; ``None``: all of a batch."""
 
 
 class LoRASection(Section):
@@ -227,6 +241,7 @@ READ_BY = {
     "token": {"label_smoothing", "head_dropout"},
     "span": {"stride"},
     "seq2seq": {"bpe_dropout", "label_smoothing", "max_target_length", "r_drop"},
+    "contrastive": {"chunk"},
 }
 """The keys of ``[objective]`` that each kind reads, beside ``max_length``."""
 
@@ -271,7 +286,8 @@ def _unread(recipe: Recipe) -> str | None:
     learnt = tokenizer.train if tokenizer.open is None else None
     for key, families in {
         "decoder_layers": ENCODER_DECODERS, "num_kv_heads": MODERN_DECODERS, "rotary_base": MODERN_DECODERS,
-        "tied": MODERN_DECODERS,
+        "tied": MODERN_DECODERS, "image_size": DUAL_ENCODERS, "patch_size": DUAL_ENCODERS,
+        "projection_size": DUAL_ENCODERS,
     }.items():  # fmt: skip
         if getattr(model, key) != ModelSection.model_fields[key].default and model.family not in families:
             return f"model.{key}: a new {model.family} model does not have it; {', '.join(families)} do"
@@ -281,6 +297,10 @@ def _unread(recipe: Recipe) -> str | None:
             f"model.num_heads: {heads} heads must divide the hidden size {model.hidden_size}, and be a multiple of "
             f"num_kv_heads {shared}"
         )
+    if model.family in DUAL_ENCODERS and model.image_size % model.patch_size:
+        return f"model.image_size: {model.image_size} is no multiple of patch_size {model.patch_size}"
+    if model.family == "siglip" and model.projection_size not in (None, model.hidden_size):
+        return f"model.projection_size: a siglip model projects no images; it is the hidden size {model.hidden_size}"
     if learnt in ("bpe", "unigram") and model.family not in ENCODER_DECODERS:
         return f"tokenizer.train: {learnt!r} is for {' and '.join(ENCODER_DECODERS)}, not for {model.family}"
     if learnt == "wordpiece" and model.family in (*DECODERS, *ENCODER_DECODERS):

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from sensorium.adapters import adapt
 from sensorium.checkpoint import Checkpoint, check_destination, open_checkpoint, save_adapter, save_checkpoint
-from sensorium.config import EncoderDecoderConfig, SpanHeadConfig
+from sensorium.config import DualEncoderConfig, EncoderDecoderConfig, PatchStemConfig, SpanHeadConfig
 from sensorium.data.corpora import read_corpus
 from sensorium.data.records import read_records, texts_of
 from sensorium.data.splits import remove_overlap, split_by_text
 from sensorium.errors import DataError, UsageError
+from sensorium.image.settings import ImageSettings
 from sensorium.models.build import Model, new_model
-from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.image_encoder import ImageEncoder
 from sensorium.nn.lora import LoRASettings, merge_lora
 from sensorium.objectives._base import Objective
 from sensorium.objectives.causal import CausalLanguageModel
+from sensorium.objectives.contrastive import Contrastive
 from sensorium.objectives.conversation import Conversation
 from sensorium.objectives.denoising import Denoising
 from sensorium.objectives.masked_token import MaskedToken
@@ -34,7 +35,7 @@ from sensorium.text.pieces import train_pieces
 from sensorium.text.training import train_byte_level_bpe, train_wordpiece
 from sensorium.train.checks import check_fit, check_heads, check_kind
 from sensorium.train.loop import Outcome, Trainer
-from sensorium.train.new_models import new_config, start_token_id
+from sensorium.train.new_models import new_config, new_image_settings, start_token_id
 from sensorium.train.optim import OptimizerSettings
 from sensorium.train.recipe import DECODERS, LEARNERS, TWO_TEXTS, Recipe
 from sensorium.train.settings import LoopSettings
@@ -62,6 +63,8 @@ class Ready:
     """What the model was opened from."""
     chat_template: str | None
     """What writes its conversations."""
+    images: ImageSettings | None
+    """How its images are made ready."""
 
 
 def run_recipe(recipe: Recipe, *, judge: Judge | None = None, resume: bool = False, quiet: bool = False) -> Outcome:
@@ -91,7 +94,7 @@ def run_recipe(recipe: Recipe, *, judge: Judge | None = None, resume: bool = Fal
         None
         if ready.validation is None
         else _prepared(unsampled(ready.objective), ready.tokenizer, ready.validation, validation),
-        _take(LoopSettings, recipe),
+        replace(_take(LoopSettings, recipe), by_length=recipe.objective.kind != "contrastive"),
         _take(OptimizerSettings, recipe),
         folder,
         fingerprint=_fingerprint(recipe, ready),
@@ -126,6 +129,7 @@ def _save(recipe: Recipe, ready: Ready) -> None:
         sentence=None if source is None else source.sentence,
         generation=None if source is None else source.generation,
         chat_template=ready.chat_template,
+        images=ready.images,
     )
 
 
@@ -144,7 +148,8 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
         check_kind(source, recipe.objective.kind)
     template = _chat_template(recipe, source)
     start = _start_token_id(recipe, source, tokenizer)
-    objective = make_objective(recipe, train, family, start_token_id=start, chat_template=template)
+    looking = _looking(recipe, source)
+    objective = make_objective(recipe, train, family, start_token_id=start, chat_template=template, looking=looking)
     if source is None:
         model: Model = new_model(new_config(recipe.model, objective.heads(), tokenizer), seed=recipe.train.seed)
     else:
@@ -157,11 +162,13 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
         chosen = recipe.lora
         settings = LoRASettings(chosen.rank, chosen.alpha, chosen.dropout)
         adapt(model, family, settings, chosen.targets, seed=recipe.train.seed)
-    assert not isinstance(model, ImageEncoder | DualEncoder)  # check_kind has refused it
+    assert not isinstance(model, ImageEncoder)  # check_kind has refused it
     check_fit(model, tokenizer, family, objective, max_length=recipe.objective.max_length)
     if teacher is not None and recipe.distillation is not None:
         objective = taught_by(teacher, objective, tokenizer, recipe.distillation, recipe.train)
-    return Ready(model, tokenizer, family, objective, train, validation, source, template)
+    return Ready(
+        model, tokenizer, family, objective, train, validation, source, template, looking[0] if looking else None
+    )
 
 
 def read_data(recipe: Recipe) -> tuple[Records, Records | None]:
@@ -191,13 +198,17 @@ def make_objective(
     *,
     start_token_id: int | None = None,
     chat_template: str | None = None,
+    looking: tuple[ImageSettings, PatchStemConfig] | None = None,
 ) -> Objective:
     """The objective a recipe names; labels are those of the training records, in order.
 
     ``start_token_id`` is what a model that reads one text and writes another begins with, ``chat_template`` what writes
-    conversations: each for the objective that needs it.
+    conversations, ``looking`` how images are made ready and cut: each for the objective that needs it.
     """
     chosen = recipe.objective
+    if chosen.kind == "contrastive":
+        assert looking is not None
+        return Contrastive(*looking, chosen.max_length, chosen.chunk)
     if chosen.kind == "seq2seq":
         assert start_token_id is not None
         most = chosen.max_target_length or chosen.max_length
@@ -256,8 +267,11 @@ def _read(sources: str | Sequence[str], recipe: Recipe) -> list[dict[str, Any]]:
         if source.startswith(CORPUS):
             records += read_corpus(source.removeprefix(CORPUS))
         else:
-            target = data.target if recipe.objective.kind == "seq2seq" else None
-            records += read_records(source, text=data.text, label=data.label, pair=data.pair, target=target)
+            kind = recipe.objective.kind
+            target, image = data.target if kind == "seq2seq" else None, data.image if kind == "contrastive" else None
+            records += read_records(
+                source, text=data.text, label=data.label, pair=data.pair, target=target, image=image
+            )
     return records
 
 
@@ -308,6 +322,20 @@ def _start_token_id(recipe: Recipe, source: Checkpoint | None, tokenizer: Tokeni
     return source.config.start_token_id if isinstance(source.config, EncoderDecoderConfig) else None
 
 
+def _looking(recipe: Recipe, source: Checkpoint | None) -> tuple[ImageSettings, PatchStemConfig] | None:
+    """How images are made ready and cut, for a model that looks at them."""
+    if recipe.objective.kind != "contrastive":
+        return None
+    if source is None:
+        sizes = recipe.model
+        patches = PatchStemConfig(
+            sizes.hidden_size, sizes.image_size, sizes.patch_size, class_token=sizes.family == "clip"
+        )
+        return new_image_settings(sizes), patches
+    assert isinstance(source.config, DualEncoderConfig)  # check_kind has seen to it
+    return source.require_image_settings(), source.config.image.stem
+
+
 def _fits(have: Any, wanted: Any) -> bool:
     """Whether a head that is there serves: the same kind, and the same labels where it has labels."""
     if have is None or isinstance(wanted, SpanHeadConfig):
@@ -317,7 +345,8 @@ def _fits(have: Any, wanted: Any) -> bool:
 
 def _take(kind: Any, recipe: Recipe) -> Any:
     """The fields of a settings class from the recipe's train section."""
-    values = {field.name: getattr(recipe.train, field.name) for field in fields(kind)}
+    known = type(recipe.train).model_fields
+    values = {field.name: getattr(recipe.train, field.name) for field in fields(kind) if field.name in known}
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 

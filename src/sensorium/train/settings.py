@@ -42,6 +42,9 @@ class LoopSettings:
     """Dropout everywhere but on attention weights; ``None``: as the model's config says."""
     attention_dropout: float | None = None
     log_every: int = 10
+    by_length: bool = True
+    """Examples of similar length share a batch, which is faster; ``False``: those that chance brings together, as an
+    objective needs that tells the examples of a batch apart."""
 
 
 def resolve_device(device: str) -> torch.device:

@@ -1,0 +1,92 @@
+"""Pictures with names: glyphs of icon fonts, drawn here.
+
+A record has ``image``, [H, W, 3] uint8, and ``text``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sensorium.data.corpora.installed import installed_file
+from sensorium.data.corpora.sides import check_side, on_side
+from sensorium.errors import missing_extra
+
+Record = dict[str, Any]
+SIZE = 64
+"""Pixels of a side."""
+DRAWN = 52
+"""Pixels of a glyph's longer side."""
+HELD_OUT = 0.1
+"""Share of the concepts for validation, and as many for the test."""
+STYLES = frozenset("bold fill filled light thin duotone line outline outlined regular solid alt variant o v2".split())
+"""Words of a name that say how a thing is drawn, not what it is."""
+FONT = re.compile(r"(?P<name>[a-z]+\d*)(-webfont)?-charmap-(?P<version>[\d.]+)\.json")
+
+
+def icons(side: str) -> list[Record]:
+    """About 24 000 glyphs of twelve icon fonts with their names: ``train``, ``validation``, ``test`` or all.
+
+    A name without its style is a concept, and a concept is on one side alone: no name of the test was seen in training,
+    in any font.
+    """
+    check_side(side)
+    folder = installed_file("qtawesome", "qtawesome/fonts", extra="recipes")
+    glyphs = [glyph for path in sorted(folder.glob("*.json")) for glyph in _glyphs(path)]
+    return [_drawn(glyph) for glyph in on_side(glyphs, lambda glyph: glyph["concept"], side, held_out=HELD_OUT)]
+
+
+def words_of(name: str) -> tuple[str, str]:
+    """A glyph's name → what people would call it, and its concept.
+
+    >>> words_of("address-book-fill"), words_of("AccountBox2")
+    (('address book fill', 'address book'), ('account box 2', 'account box'))
+    """
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
+    said = " ".join(words).lower()
+    meant = [word for word in said.split() if word not in STYLES and not word.isdecimal()]
+    return said, " ".join(meant) or said
+
+
+def _glyphs(path: Path) -> list[Record]:
+    """What a font's list of characters names."""
+    found = FONT.fullmatch(path.name)
+    if found is None:
+        return []
+    webfont = "-webfont" if "webfont" in path.name else ""
+    font = path.with_name(f"{found['name']}{webfont}-{found['version']}.ttf")
+    glyphs = []
+    for name, code in json.loads(path.read_text(encoding="utf-8")).items():
+        text, concept = words_of(name)
+        glyphs.append({"text": text, "concept": concept, "font": str(font), "code": int(code, 16)})
+    return glyphs
+
+
+def _drawn(glyph: Record) -> Record:
+    """The record with its picture: black on white, in the middle."""
+    try:
+        from PIL import Image, ImageDraw, ImageFont
+    except ImportError as error:
+        raise missing_extra("pillow", "images") from error
+    font = _FONTS.get(glyph["font"])
+    if font is None:
+        font = _FONTS[glyph["font"]] = ImageFont.truetype(glyph["font"], 4 * SIZE)
+    character = chr(glyph["code"])
+    left, top, right, bottom = (int(edge) for edge in font.getbbox(character))
+    width, height = max(1, right - left), max(1, bottom - top)
+    large = Image.new("L", (width, height), 255)
+    ImageDraw.Draw(large).text((-left, -top), character, font=font, fill=0)
+    factor = DRAWN / max(width, height)
+    small = large.resize((max(1, round(width * factor)), max(1, round(height * factor))), Image.Resampling.BOX)
+    picture = Image.new("L", (SIZE, SIZE), 255)
+    picture.paste(small, ((SIZE - small.width) // 2, (SIZE - small.height) // 2))
+    pixels = np.asarray(picture)[..., None].repeat(3, axis=2)  # [H, W, 3]
+    return {"image": pixels, "text": glyph["text"], "concept": glyph["concept"], "font": Path(glyph["font"]).stem}
+
+
+_FONTS: dict[str, Any] = {}
+"""Those that are open."""
