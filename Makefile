@@ -23,7 +23,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=auto --dist=worksteal
 	$(BIN)/mkdocs build --strict --quiet --site-dir $(VENV)/site
 
 # One stamp an extra (demo, dev), newer than pyproject.toml and the kernels when what it asks for is installed.

@@ -166,7 +166,11 @@ def test_a_model_that_does_not_fit_the_task_is_named(
         pipeline("image-classification", clip)
     with pytest.raises(UsageError, match="needs a model for images and texts .clip.; this is a vit"):
         pipeline("zero-shot-image-classification", vit)
-    with pytest.raises(CheckpointError, match="a vit model looks at images|no tokenizer"):
-        pipeline("text-classification", vit)("a text")
+    with pytest.raises(UsageError, match="text-classification needs an encoder; this is a vit"):
+        pipeline("text-classification", vit)
+    with pytest.raises(CheckpointError, match="no tokenizer"):
+        pipeline("sentence-embedding", vit)
+    with pytest.raises(CheckpointError, match="a clip model looks at images; this needs one for texts alone"):
+        pipeline("sentence-embedding", clip)
     with pytest.raises(UsageError, match="at least one label is needed"):
         pipeline("zero-shot-image-classification", clip)(pictures[0], [])

@@ -25,7 +25,7 @@ HELD_OUT = 0.1
 """Share of the concepts for validation, and as many for the test."""
 STYLES = frozenset("bold fill filled light thin duotone line outline outlined regular solid alt variant o v2".split())
 """Words of a name that say how a thing is drawn, not what it is."""
-FONT = re.compile(r"(?P<name>[a-z]+\d*)(-webfont)?-charmap-(?P<version>[\d.]+)\.json")
+FONT = re.compile(r"(?P<name>.+?)(-webfont)?-charmap-(?P<version>[\d.]+)\.json")
 
 
 def icons(side: str) -> list[Record]:
@@ -35,7 +35,7 @@ def icons(side: str) -> list[Record]:
     in any font.
     """
     check_side(side)
-    folder = installed_file("qtawesome", "qtawesome/fonts", extra="recipes")
+    folder = installed_file("qtawesome", "qtawesome/fonts", extra="demo")
     glyphs = [glyph for path in sorted(folder.glob("*.json")) for glyph in _glyphs(path)]
     return [_drawn(glyph) for glyph in on_side(glyphs, lambda glyph: glyph["concept"], side, held_out=HELD_OUT)]
 
@@ -69,7 +69,7 @@ def _glyphs(path: Path) -> list[Record]:
 def _drawn(glyph: Record) -> Record:
     """The record with its picture: black on white, in the middle."""
     try:
-        from PIL import Image, ImageDraw, ImageFont
+        from PIL import Image, ImageDraw, ImageFont, ImageOps
     except ImportError as error:
         raise missing_extra("pillow", "images") from error
     font = _FONTS.get(glyph["font"])
@@ -77,11 +77,11 @@ def _drawn(glyph: Record) -> Record:
         font = _FONTS[glyph["font"]] = ImageFont.truetype(glyph["font"], 4 * SIZE)
     character = chr(glyph["code"])
     left, top, right, bottom = (int(edge) for edge in font.getbbox(character))
-    width, height = max(1, right - left), max(1, bottom - top)
-    large = Image.new("L", (width, height), 255)
-    ImageDraw.Draw(large).text((-left, -top), character, font=font, fill=0)
-    factor = DRAWN / max(width, height)
-    small = large.resize((max(1, round(width * factor)), max(1, round(height * factor))), Image.Resampling.BOX)
+    large = Image.new("L", (right - left + 2 * SIZE, bottom - top + 2 * SIZE))
+    ImageDraw.Draw(large).text((SIZE - left, SIZE - top), character, font=font, fill=255)
+    large = ImageOps.invert(large.crop(large.getbbox()))  # fonts are not exact about where their ink is
+    factor = DRAWN / max(large.size)
+    small = large.resize([max(1, round(side * factor)) for side in large.size], Image.Resampling.BOX)
     picture = Image.new("L", (SIZE, SIZE), 255)
     picture.paste(small, ((SIZE - small.width) // 2, (SIZE - small.height) // 2))
     pixels = np.asarray(picture)[..., None].repeat(3, axis=2)  # [H, W, 3]
