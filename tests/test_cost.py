@@ -10,12 +10,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from sensorium import cost
 from sensorium.config import (
     DecoderConfig,
+    DualEncoderConfig,
     EncoderConfig,
     EncoderDecoderConfig,
+    ImageEncoderConfig,
     LanguageModelHeadConfig,
     LearnedPositions,
     MaskedTokenHeadConfig,
     NextSentenceHeadConfig,
+    PatchStemConfig,
+    PoolerConfig,
+    ProbePoolerConfig,
     RelativePositions,
     RotaryPositions,
     SequenceHeadConfig,
@@ -66,6 +71,15 @@ CONFIGS = [
         STEM, STACK, TokenStemConfig(30, 16, SinusoidalPositions(40)),
         StackConfig(16, 2, 2, 20, mask="causal", memory_size=16), 0, LanguageModelHeadConfig(bias=True),
         shared_tokens=False,
+    ),
+    ImageEncoderConfig(PatchStemConfig(16, 12, 4), STACK, PoolerConfig(), SequenceHeadConfig(("a", "b", "c"))),
+    DualEncoderConfig(
+        ImageEncoderConfig(PatchStemConfig(16, 13, 4, 1, bias=False, norm_eps=1e-5), STACK),
+        EncoderConfig(STEM, STACK), 9,
+    ),
+    DualEncoderConfig(
+        ImageEncoderConfig(PatchStemConfig(16, 12, 3, class_token=False), STACK, ProbePoolerConfig()),
+        EncoderConfig(STEM, STACK), 16, "last", text_length=8, image_projection=False, text_bias=True, logit_bias=True,
     ),
 ]  # fmt: skip
 

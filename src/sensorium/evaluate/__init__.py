@@ -18,6 +18,7 @@ from sensorium.evaluate.generation import evaluate_generation
 from sensorium.evaluate.language_model import evaluate_language_model
 from sensorium.evaluate.question_answering import evaluate_question_answering
 from sensorium.evaluate.report import write_report
+from sensorium.evaluate.retrieval import evaluate_retrieval
 from sensorium.evaluate.similarity import evaluate_similarity
 from sensorium.evaluate.statistics import Difference, Estimate
 from sensorium.evaluate.token_classification import evaluate_token_classification, tagged
@@ -36,6 +37,7 @@ __all__ = [
     "evaluate_generation",
     "evaluate_language_model",
     "evaluate_question_answering",
+    "evaluate_retrieval",
     "evaluate_similarity",
     "evaluate_token_classification",
     "tagged",

@@ -22,6 +22,7 @@ Task = Literal[
     "translation",
     "summarization",
     "text2text-generation",
+    "image-text-retrieval",
 ]
 
 TITLES: Mapping[str, str] = {
@@ -52,6 +53,8 @@ TITLES: Mapping[str, str] = {
     "rougeLsum": "ROUGE-Lsum",
     "number_errors": "Numbers lost",
     "term_errors": "Terms lost",
+    **{f"text_to_image_recall_{k}": f"Text → image, first {k}" for k in (1, 5, 10)},
+    **{f"image_to_text_recall_{k}": f"Image → text, first {k}" for k in (1, 5, 10)},
 }
 """How a metric is called on a page."""
 
