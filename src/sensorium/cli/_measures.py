@@ -16,12 +16,14 @@ from sensorium.evaluate import (
     evaluate_generation,
     evaluate_language_model,
     evaluate_question_answering,
+    evaluate_retrieval,
     evaluate_similarity,
     evaluate_token_classification,
     tagged,
 )
 from sensorium.evaluate.generation import GenerationTask
 from sensorium.evaluate.likelihood import likelihood
+from sensorium.evaluate.matching import matcher
 from sensorium.evaluate.metrics import cosine
 from sensorium.evaluate.options import option_scorer
 from sensorium.infer.engine import fast
@@ -87,6 +89,12 @@ def _language_modelling(model: str, records: Records, train: Records | None, dat
     )
 
 
+def _image_text_retrieval(model: str, records: Records, train: Records | None, dataset: str) -> Evaluation:
+    checkpoint = open_checkpoint(model)
+    score = matcher(replace(checkpoint, model=fast(checkpoint.model, "fp32")))
+    return evaluate_retrieval(score, records, train=train, model=model, dataset=dataset)
+
+
 def _generation(task: GenerationTask, called: str | None = None) -> Measure:
     def measure(model: str, records: Records, train: Records | None, dataset: str) -> Evaluation:
         write = pipeline(called or task, model=model)
@@ -107,6 +115,8 @@ def few_shot(shots: int, prompt: str | None = None) -> Measure:
 
 
 PAIR_KEYS = ("text", "text_pair")
+RETRIEVAL = "image-text-retrieval"
+"""The one task whose records have images."""
 MEASURES: dict[str, Measure] = {
     "text-classification": _text_classification,
     "token-classification": _token_classification,
@@ -117,6 +127,7 @@ MEASURES: dict[str, Measure] = {
     "translation": _generation("translation"),
     "summarization": _generation("summarization"),
     "text2text-generation": _generation("text2text-generation"),
+    RETRIEVAL: _image_text_retrieval,
 }
 
 

@@ -31,19 +31,20 @@ def evaluate(
     text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     label: Annotated[str, typer.Option(help="Column of the label.")] = "label",
     pair: Annotated[str | None, typer.Option(help="Column of the second text.")] = None,
+    image: Annotated[str, typer.Option(help="Column of an image's path, from the folder of the data.")] = "image",
     shots: Annotated[str | None, typer.Option(help="Of few-shot: how many examples are shown, such as 0,1,5.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Of few-shot: how an item is put, {text} being its text.")] = None,
     json: Json = False,
 ) -> None:
     """Measure a model on held-out data, with intervals, a trivial baseline, and paired tests against other models."""
-    from sensorium.cli._measures import measure_of
+    from sensorium.cli._measures import RETRIEVAL, measure_of
     from sensorium.data.records import read_records
     from sensorium.evaluate import compare as paired_tests
 
     measures = _few_shot(shots, prompt) if task == "few-shot" else [measure_of(task)]
     if task != "few-shot" and (shots or prompt):
         raise UsageError(f"--shots and --prompt are of the task few-shot, not of {task}")
-    records = read_records(data, text=text, label=label, pair=pair)
+    records = read_records(data, text=text, label=label, pair=pair, image=image if task == RETRIEVAL else None)
     training = None if train is None else read_records(train, text=text, label=label, pair=pair)
     names = [model, *(compare or ())]
     first, *others = [measure(name, records, training, str(data)) for name in names for measure in measures]
