@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from sensorium.adapters import adapt
 from sensorium.checkpoint import Checkpoint, check_destination, open_checkpoint, save_adapter, save_checkpoint
 from sensorium.config import DualEncoderConfig, EncoderDecoderConfig, PatchStemConfig, SpanHeadConfig
@@ -351,8 +353,19 @@ def _take(kind: Any, recipe: Recipe) -> Any:
 
 
 def _fingerprint(recipe: Recipe, ready: Ready) -> str:
-    """What decides a run: the recipe (but for where it is written to) and the data."""
-    described = recipe.model_dump()
+    """What decides a run: the recipe (but for where it is written to) and the data.
+
+    Keys at their defaults are left out, so that a run goes on after a version that brought new keys.
+    """
+    described = recipe.model_dump(exclude_defaults=True)
     for key in ("output", "log_every", "tensorboard", "checkpoint_every", "device"):
-        described["train"].pop(key)
-    return fingerprint((described, len(ready.train), fingerprint([dict(record) for record in ready.train])))
+        described["train"].pop(key, None)
+    return fingerprint((described, len(ready.train), fingerprint([_described(record) for record in ready.train])))
+
+
+def _described(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record whose arrays are said by their bytes: printed, most of an array is left out."""
+    return {
+        key: (value.shape, fingerprint(value.tobytes())) if isinstance(value, np.ndarray) else value
+        for key, value in record.items()
+    }
