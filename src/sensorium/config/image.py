@@ -41,3 +41,8 @@ class PatchStemConfig(Checked):
     def patch_values(self) -> int:
         """Numbers of one patch: channels, then rows, then columns."""
         return self.channels * self.patch_size**2
+
+    @property
+    def convolution(self) -> tuple[int, int, int, int]:
+        """The shape in which files hold the map of patches: vectors, channels, rows, columns."""
+        return self.hidden_size, self.channels, self.patch_size, self.patch_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sensorium.config import Activation, SequenceHeadConfig, TokenHeadConfig
+from sensorium.config import Activation, SequenceHeadConfig, StackConfig, TokenHeadConfig
 from sensorium.errors import CheckpointError
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -89,6 +89,18 @@ def read_problem(raw: Mapping[str, Any]) -> Any:
     if name not in ours:
         raise CheckpointError(f"config.json: problem_type is {name!r}; known are {', '.join(ours)}")
     return ours[name]
+
+
+def write_sizes(stack: StackConfig) -> dict[str, Any]:
+    """The keys of a stack that most encoders name as BERT does."""
+    return {
+        "hidden_size": stack.hidden_size,
+        "num_hidden_layers": stack.num_layers,
+        "num_attention_heads": stack.num_heads,
+        "intermediate_size": stack.mlp_size,
+        "hidden_act": PUBLISHED_ACTIVATIONS[stack.activation],
+        "layer_norm_eps": stack.norm_eps,
+    }
 
 
 def write_labels(sequence: SequenceHeadConfig | None, token: TokenHeadConfig | None) -> dict[str, Any]:

@@ -19,13 +19,13 @@ from sensorium.config import (
     learned_positions,
 )
 from sensorium.families._fields import (
-    PUBLISHED_ACTIVATIONS,
     read_activation,
     read_float,
     read_int,
     read_labels,
     read_problem,
     write_labels,
+    write_sizes,
 )
 from sensorium.families._table import Family, Rule, rules_like
 
@@ -139,16 +139,11 @@ def write_encoder(config: EncoderConfig) -> dict[str, Any]:
     head = config.sequence or config.token
     return {
         "vocab_size": stem.vocabulary_size,
-        "hidden_size": stack.hidden_size,
-        "num_hidden_layers": stack.num_layers,
-        "num_attention_heads": stack.num_heads,
-        "intermediate_size": stack.mlp_size,
-        "hidden_act": PUBLISHED_ACTIVATIONS[stack.activation],
+        **write_sizes(stack),
         "hidden_dropout_prob": stack.dropout,
         "attention_probs_dropout_prob": stack.attention_dropout,
         "max_position_embeddings": learned_positions(stem).size,
         "type_vocab_size": stem.num_segments,
-        "layer_norm_eps": stack.norm_eps,
         "pad_token_id": stem.pad_token_id,
         "classifier_dropout": None if head is None else head.dropout,
         "tie_word_embeddings": config.masked_token is None or config.masked_token.tied,

@@ -17,13 +17,7 @@ from sensorium.config import (
     learned_positions,
 )
 from sensorium.errors import CheckpointError
-from sensorium.families._fields import (
-    PUBLISHED_ACTIVATIONS,
-    read_activation,
-    read_float,
-    read_int,
-    read_side,
-)
+from sensorium.families._fields import read_activation, read_float, read_int, read_side, write_sizes
 from sensorium.families._table import Family, Rule, rules_like
 
 OLD_END = 2
@@ -32,8 +26,7 @@ OLD_END = 2
 
 def patch_shape(config: DualEncoderConfig) -> tuple[int, ...]:
     """Of the published map of patches, which is a convolution."""
-    stem = config.image.stem
-    return stem.hidden_size, stem.channels, stem.patch_size, stem.patch_size
+    return config.image.stem.convolution
 
 
 def tower_rules(ours: str, theirs: str) -> tuple[Rule, ...]:
@@ -50,9 +43,10 @@ def tower_rules(ours: str, theirs: str) -> tuple[Rule, ...]:
     )
 
 
-RULES = (
+TOWERS = (
     Rule("image.stem.class_token", ("vision_model.embeddings.class_embedding",)),
     Rule("image.stem.patches.weight", ("vision_model.embeddings.patch_embedding.weight",), patch_shape),
+    Rule("image.stem.patches.bias", ("vision_model.embeddings.patch_embedding.bias",)),
     Rule("image.stem.positions.weight", ("vision_model.embeddings.position_embedding.weight",)),
     *rules_like("image.stem.norm", "vision_model.pre_layrnorm"),
     *tower_rules("image", "vision_model"),
@@ -61,6 +55,10 @@ RULES = (
     Rule("text.stem.positions.weight", ("text_model.embeddings.position_embedding.weight",)),
     *tower_rules("text", "text_model"),
     *rules_like("text.stack.final_norm", "text_model.final_layer_norm"),
+)
+"""What SigLIP shares; either lacks some of it."""
+RULES = (
+    *TOWERS,
     Rule("image_projection.weight", ("visual_projection.weight",)),
     Rule("text_projection.weight", ("text_projection.weight",)),
     Rule("logit_scale", ("logit_scale",)),
@@ -122,37 +120,34 @@ def section(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def write_tower(stack: StackConfig) -> dict[str, Any]:
     """The keys of a tower's stack."""
-    return {
-        "hidden_size": stack.hidden_size,
-        "num_hidden_layers": stack.num_layers,
-        "num_attention_heads": stack.num_heads,
-        "intermediate_size": stack.mlp_size,
-        "hidden_act": PUBLISHED_ACTIVATIONS[stack.activation],
-        "layer_norm_eps": stack.norm_eps,
-        "attention_dropout": stack.attention_dropout,
-    }
+    return {**write_sizes(stack), "attention_dropout": stack.attention_dropout}
 
 
-def write_config(config: DualEncoderConfig) -> dict[str, Any]:
-    """Our config → ``config.json``."""
-    stem, text = config.image.stem, config.text
+def write_sections(name: str, config: DualEncoderConfig, **text: Any) -> dict[str, Any]:
+    """Both towers of a family, with what is said of texts there alone."""
+    stem, reads = config.image.stem, config.text
     return {
-        "projection_dim": config.projection_size,
         "text_config": {
-            "model_type": "clip_text_model",
-            "vocab_size": text.stem.vocabulary_size,
-            "max_position_embeddings": learned_positions(text.stem).size,
-            "eos_token_id": OLD_END if config.end_token_id is None else config.end_token_id,
-            **write_tower(text.stack),
+            "model_type": f"{name}_text_model",
+            "vocab_size": reads.stem.vocabulary_size,
+            "max_position_embeddings": learned_positions(reads.stem).size,
+            **text,
+            **write_tower(reads.stack),
         },
         "vision_config": {
-            "model_type": "clip_vision_model",
+            "model_type": f"{name}_vision_model",
             "image_size": stem.image_size,
             "patch_size": stem.patch_size,
             "num_channels": stem.channels,
             **write_tower(config.image.stack),
         },
     }
+
+
+def write_config(config: DualEncoderConfig) -> dict[str, Any]:
+    """Our config → ``config.json``."""
+    end = OLD_END if config.end_token_id is None else config.end_token_id
+    return {"projection_dim": config.projection_size, **write_sections("clip", config, eos_token_id=end)}
 
 
 STACK_KEYS = frozenset(

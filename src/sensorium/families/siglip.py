@@ -13,12 +13,11 @@ from sensorium.config import (
     PatchStemConfig,
     ProbePoolerConfig,
     TokenStemConfig,
-    learned_positions,
 )
 from sensorium.errors import CheckpointError
 from sensorium.families._fields import read_int, read_side
 from sensorium.families._table import Family, Rule, rules_like
-from sensorium.families.clip import STACK_KEYS, patch_shape, read_tower, section, tower_rules, write_tower
+from sensorium.families.clip import STACK_KEYS, TOWERS, read_tower, section, write_sections
 
 PADDING = 1
 HEAD = "vision_model.head"
@@ -33,11 +32,7 @@ def _probe(config: DualEncoderConfig) -> tuple[int, ...]:
 
 
 RULES = (
-    *rules_like("image.stem.patches", "vision_model.embeddings.patch_embedding")[1:],
-    Rule("image.stem.patches.weight", ("vision_model.embeddings.patch_embedding.weight",), patch_shape),
-    Rule("image.stem.positions.weight", ("vision_model.embeddings.position_embedding.weight",)),
-    *tower_rules("image", "vision_model"),
-    *rules_like("image.stack.final_norm", "vision_model.post_layernorm"),
+    *TOWERS,
     Rule("image.pooler.probe", (f"{HEAD}.probe",), _probe),
     Rule("image.pooler.qkv.weight", (f"{HEAD}.attention.in_proj_weight",)),
     Rule("image.pooler.qkv.bias", (f"{HEAD}.attention.in_proj_bias",)),
@@ -45,10 +40,6 @@ RULES = (
     *rules_like("image.pooler.norm", f"{HEAD}.layernorm"),
     *rules_like("image.pooler.mlp.up", f"{HEAD}.mlp.fc1"),
     *rules_like("image.pooler.mlp.down", f"{HEAD}.mlp.fc2"),
-    Rule("text.stem.tokens.weight", ("text_model.embeddings.token_embedding.weight",)),
-    Rule("text.stem.positions.weight", ("text_model.embeddings.position_embedding.weight",)),
-    *tower_rules("text", "text_model"),
-    *rules_like("text.stack.final_norm", "text_model.final_layer_norm"),
     *rules_like("text_projection", "text_model.head"),
     Rule("logit_scale", ("logit_scale",), _one),
     Rule("logit_bias", ("logit_bias",), _one),
@@ -93,24 +84,8 @@ def read_config(raw: Mapping[str, Any], parts: Collection[str]) -> DualEncoderCo
 
 def write_config(config: DualEncoderConfig) -> dict[str, Any]:
     """Our config → ``config.json``."""
-    stem, text = config.image.stem, config.text
-    return {
-        "text_config": {
-            "model_type": "siglip_text_model",
-            "vocab_size": text.stem.vocabulary_size,
-            "max_position_embeddings": learned_positions(text.stem).size,
-            "pad_token_id": text.stem.pad_token_id,
-            "projection_size": config.projection_size,
-            **write_tower(text.stack),
-        },
-        "vision_config": {
-            "model_type": "siglip_vision_model",
-            "image_size": stem.image_size,
-            "patch_size": stem.patch_size,
-            "num_channels": stem.channels,
-            **write_tower(config.image.stack),
-        },
-    }
+    text = {"pad_token_id": config.stem.pad_token_id, "projection_size": config.projection_size}
+    return write_sections("siglip", config, **text)
 
 
 FAMILY = Family(

@@ -23,6 +23,7 @@ from sensorium.families._fields import (
     read_problem,
     read_side,
     write_labels,
+    write_sizes,
 )
 from sensorium.families._table import Family, Rule, rules_like
 
@@ -40,8 +41,7 @@ def _positions(config: ImageEncoderConfig) -> tuple[int, ...]:
 
 
 def _patches(config: ImageEncoderConfig) -> tuple[int, ...]:
-    stem = config.stem
-    return stem.hidden_size, stem.channels, stem.patch_size, stem.patch_size
+    return config.stem.convolution
 
 
 RULES = (
@@ -95,14 +95,9 @@ def write_config(config: ImageEncoderConfig) -> dict[str, Any]:
     stem, stack = config.stem, config.stack
     pooler = config.pooler if isinstance(config.pooler, PoolerConfig) else PoolerConfig()
     return {
-        "hidden_size": stack.hidden_size,
-        "num_hidden_layers": stack.num_layers,
-        "num_attention_heads": stack.num_heads,
-        "intermediate_size": stack.mlp_size,
-        "hidden_act": PUBLISHED_ACTIVATIONS[stack.activation],
+        **write_sizes(stack),
         "hidden_dropout_prob": stack.dropout,
         "attention_probs_dropout_prob": stack.attention_dropout,
-        "layer_norm_eps": stack.norm_eps,
         "image_size": stem.image_size,
         "patch_size": stem.patch_size,
         "num_channels": stem.channels,

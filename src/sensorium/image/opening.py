@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sensorium.errors import DataError, missing_extra
-from sensorium.image.decode import decode, resized
+from sensorium.image.decode import decode, in_rgb, resized
 from sensorium.image.settings import ImageSettings
 from sensorium.worker import Limits, Worker
 
@@ -26,22 +26,19 @@ AS_IT_IS = ImageSettings()
 _decode = Worker(decode, what="the image", limits=LIMITS, error=DataError)
 
 
-Source = str | Path | bytes | np.ndarray[Any, Any]
-"""An image: a file, the bytes of one, or pixels [H, W, 3] uint8."""
-
-
-def open_image(source: Source, settings: ImageSettings = AS_IT_IS) -> np.ndarray[Any, Any]:
+def open_image(source: Any, settings: ImageSettings = AS_IT_IS) -> np.ndarray[Any, Any]:
     """An image → RGB pixels [H, W, 3] uint8, upright, of the size that the settings ask for.
 
-    Raises ``DataError`` naming the file: where it is no image, damaged, too large, or where there is no such file.
+    It is a file, its bytes, a picture of Pillow, or an array [H, W, 3] uint8. Raises ``DataError`` naming the file:
+    where it is no image, damaged, too large, or where there is no such file.
     """
-    if find_spec("PIL") is None:
-        raise missing_extra("pillow", "images")
-    if isinstance(source, np.ndarray):
-        return _resized(source, settings)
+    if reason := not_an_image(source):
+        raise DataError(f"the image is {reason}")
+    how = {key: value for key, value in asdict(settings).items() if value is not None}
+    if not isinstance(source, str | Path | bytes):
+        return np.asarray(resized(in_rgb(_picture(source)), how))
     name = "the image" if isinstance(source, bytes) else str(source)
     data = base64.b64encode(source).decode() if isinstance(source, bytes) else None
-    how = {key: value for key, value in asdict(settings).items() if value is not None}
     try:
         (height, width), pixels = _decode(str(Path(name).absolute()) if data is None else "", data, how)
     except DataError as error:
@@ -49,14 +46,24 @@ def open_image(source: Source, settings: ImageSettings = AS_IT_IS) -> np.ndarray
     return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
 
 
-def _resized(pixels: np.ndarray[Any, Any], settings: ImageSettings) -> np.ndarray[Any, Any]:
-    """Pixels that are at hand, resized and cropped. Raises ``DataError`` for an array that is no image."""
+def _picture(source: Any) -> Any:
     from PIL import Image
 
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
-        raise DataError(f"an array {list(pixels.shape)} of {pixels.dtype} is no image; [H, W, 3] of uint8 is expected")
-    how = {key: value for key, value in asdict(settings).items() if value is not None}
-    return np.asarray(resized(Image.fromarray(pixels), how))
+    return Image.fromarray(source) if isinstance(source, np.ndarray) else source
+
+
+def not_an_image(source: Any) -> str | None:
+    """What it is that is no file, no bytes of one, no picture and no pixels; ``None``: it may be an image."""
+    if find_spec("PIL") is None:
+        raise missing_extra("pillow", "images")
+    from PIL import Image
+
+    if isinstance(source, str | Path | bytes | Image.Image):
+        return None
+    pixels = isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.ndim == 3 and source.shape[2] == 3
+    if pixels and source.size:
+        return None
+    return f"a {type(source).__name__}; a file, its bytes, a picture of Pillow or an array [H, W, 3] uint8 is expected"
 
 
 def normalised(pixels: np.ndarray[Any, Any], settings: ImageSettings) -> Tensor:

@@ -6,7 +6,6 @@ Shapes: H and W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ from torch import Tensor
 from sensorium.checkpoint import Checkpoint
 from sensorium.config import DualEncoderConfig, PatchStemConfig
 from sensorium.errors import DataError
-from sensorium.image.decode import in_rgb, resized
-from sensorium.image.opening import normalised, open_image
+from sensorium.image.opening import normalised, not_an_image, open_image
 from sensorium.image.patches import pack_images
 from sensorium.packed import Packed
 
@@ -74,19 +72,9 @@ class ImageTask:
         """An image → [3, H, W] as the model wants it. Raises ``DataError`` for what is none."""
         if isinstance(one, str) and one.startswith(("http://", "https://")):
             raise DataError(f"input {number} is an address ({one}); download the image, and give its file")
-        if isinstance(one, str | Path | bytes):
-            return normalised(open_image(one, self.settings), self.settings)
-        from PIL import Image
-
-        if isinstance(one, np.ndarray) and one.ndim == 3 and one.shape[2] == 3 and one.dtype == np.uint8:
-            one = Image.fromarray(one)
-        if not isinstance(one, Image.Image):
-            raise DataError(
-                f"input {number} is a {type(one).__name__}; a file, its bytes, a picture of Pillow or an array "
-                "[H, W, 3] uint8 is expected"
-            )
-        how = {key: value for key, value in asdict(self.settings).items() if value is not None}
-        return normalised(np.asarray(resized(in_rgb(one), how)), self.settings)
+        if reason := not_an_image(one):
+            raise DataError(f"input {number} is {reason}")
+        return normalised(open_image(one, self.settings), self.settings)
 
 
 def _is_one(inputs: Any) -> bool:

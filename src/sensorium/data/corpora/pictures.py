@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,10 @@ def _glyphs(path: Path) -> list[Record]:
 def _drawn(glyph: Record) -> Record:
     """The record with its picture: black on white, in the middle."""
     try:
-        from PIL import Image, ImageDraw, ImageFont, ImageOps
+        from PIL import Image, ImageDraw, ImageOps
     except ImportError as error:
         raise missing_extra("pillow", "images") from error
-    font = _FONTS.get(glyph["font"])
-    if font is None:
-        font = _FONTS[glyph["font"]] = ImageFont.truetype(glyph["font"], 4 * SIZE)
+    font = _font(glyph["font"])
     character = chr(glyph["code"])
     left, top, right, bottom = (int(edge) for edge in font.getbbox(character))
     large = Image.new("L", (right - left + 2 * SIZE, bottom - top + 2 * SIZE))
@@ -88,5 +87,8 @@ def _drawn(glyph: Record) -> Record:
     return {"image": pixels, "text": glyph["text"], "concept": glyph["concept"], "font": Path(glyph["font"]).stem}
 
 
-_FONTS: dict[str, Any] = {}
-"""Those that are open."""
+@cache
+def _font(path: str) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.truetype(path, 4 * SIZE)
