@@ -108,6 +108,20 @@ def test_saving_what_was_opened_gives_the_same_bytes_and_opens_in_transformers(
 # --- CLIP ------------------------------------------------------------------------------------------------------------
 
 
+def assert_matches_as(model: Any, expected: Any, images: list[Tensor], texts: list[list[int]], *, atol: float) -> None:
+    """The published model, saved and opened, has the vectors and logits that it gave; both towers in one batch each."""
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        found: Any = open_checkpoint(folder, dtype=torch.float64).model
+        stem = found.config.image.stem
+        image_vectors = found.image_vectors(pack_images(images, stem.patch_size, class_token=stem.class_token))
+        text_vectors = found.text_vectors(Packed.from_sequences(texts))
+        logits = found.logits(image_vectors, text_vectors)
+    torch.testing.assert_close(image_vectors, expected.image_embeds, rtol=0, atol=1e-9)
+    torch.testing.assert_close(text_vectors, expected.text_embeds, rtol=0, atol=1e-9)
+    torch.testing.assert_close(logits, expected.logits_per_image, rtol=0, atol=atol)
+
+
 @st.composite
 def clip_configurations(draw: Any) -> Any:
     """A small random CLIP; ends of texts as newer and as the first files have them."""
@@ -143,20 +157,11 @@ def test_clip_matches_images_and_texts_as_transformers_does(data: st.DataObject)
     side = config.vision_config.image_size
     images = torch.randn(data.draw(st.integers(1, 3)), 3, side, side).double()
     longest = max(map(len, texts))
-    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with torch.no_grad():
         ids = torch.tensor([text + [39] * (longest - len(text)) for text in texts])
         mask = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts])
         expected = model(input_ids=ids, attention_mask=mask, pixel_values=images)
-        model.save_pretrained(folder)
-        found: Any = open_checkpoint(folder, dtype=torch.float64).model
-        image_vectors = found.image_vectors(
-            pack_images(list(images), config.vision_config.patch_size, class_token=True)
-        )
-        text_vectors = found.text_vectors(Packed.from_sequences(texts))
-        logits = found.logits(image_vectors, text_vectors)
-    torch.testing.assert_close(image_vectors, expected.image_embeds, rtol=0, atol=1e-9)
-    torch.testing.assert_close(text_vectors, expected.text_embeds, rtol=0, atol=1e-9)
-    torch.testing.assert_close(logits, expected.logits_per_image, rtol=0, atol=1e-9)
+    assert_matches_as(model, expected, list(images), texts, atol=1e-9)
 
 
 @given(data=st.data())
@@ -194,19 +199,12 @@ def test_siglip_matches_images_and_texts_as_transformers_does(data: st.DataObjec
     config = data.draw(siglip_configurations())
     model = randomised("SiglipModel", config)
     texts = data.draw(st.lists(st.lists(st.integers(2, 39), min_size=1, max_size=12), min_size=1, max_size=4))
-    patch, side = config.vision_config.patch_size, config.vision_config.image_size
+    side = config.vision_config.image_size
     images = torch.randn(data.draw(st.integers(1, 3)), 3, side, side).double()
-    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with torch.no_grad():
         ids = torch.tensor([text + [1] * (12 - len(text)) for text in texts])
         expected = model(input_ids=ids, pixel_values=images)
-        model.save_pretrained(folder)
-        found: Any = open_checkpoint(folder, dtype=torch.float64).model
-        image_vectors = found.image_vectors(pack_images(list(images), patch, class_token=False))
-        text_vectors = found.text_vectors(Packed.from_sequences(texts))
-        logits = found.logits(image_vectors, text_vectors)
-    torch.testing.assert_close(image_vectors, expected.image_embeds, rtol=0, atol=1e-9)
-    torch.testing.assert_close(text_vectors, expected.text_embeds, rtol=0, atol=1e-9)
-    torch.testing.assert_close(logits, expected.logits_per_image, rtol=0, atol=1e-8)
+    assert_matches_as(model, expected, list(images), texts, atol=1e-8)
 
 
 @given(data=st.data())

@@ -5,18 +5,13 @@ Shapes: T packed tokens, N sequences, M chosen rows, D hidden size, V vocabulary
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from torch import Tensor, nn
 
 from sensorium.config import EncoderConfig
-from sensorium.errors import UsageError
-from sensorium.nn.heads import MaskedTokenHead, NextSentenceHead, Pooler, SequenceHead, SpanHead, TokenHead
+from sensorium.nn.heads import MaskedTokenHead, NextSentenceHead, Pooler, SequenceHead, SpanHead, TokenHead, present
 from sensorium.nn.stack import Stack
 from sensorium.nn.stems import TokenStem
 from sensorium.packed import Packed
-
-Part = TypeVar("Part", bound=nn.Module)
 
 
 class EncoderLM(nn.Module):
@@ -44,39 +39,33 @@ class EncoderLM(nn.Module):
 
     def pooled(self, hidden_states: Tensor, batch: Packed) -> Tensor:
         """Pooled vectors [N, D]. Raises ``UsageError`` when the model has no pooler."""
-        pooled: Tensor = _present(self.pooler, "pooler")(hidden_states[batch.first])
+        pooled: Tensor = present(self.pooler, "pooler")(hidden_states[batch.first])
         return pooled
 
     def masked_token_logits(self, hidden_states: Tensor) -> Tensor:
         """[M, D] → [M, V]: which token stands at these places."""
-        logits: Tensor = _present(self.masked_token, "masked-token head")(hidden_states)
+        logits: Tensor = present(self.masked_token, "masked-token head")(hidden_states)
         return logits
 
     def next_sentence_logits(self, hidden_states: Tensor, batch: Packed) -> Tensor:
         """[N, 2]: 0, the second sentence follows the first; 1, it does not."""
-        head = _present(self.next_sentence, "next-sentence head")
+        head = present(self.next_sentence, "next-sentence head")
         logits: Tensor = head(self.pooled(hidden_states, batch))
         return logits
 
     def sequence_logits(self, hidden_states: Tensor, batch: Packed) -> Tensor:
         """[N, C]: one label for each sequence."""
-        head = _present(self.sequence, "sequence-classification head")
+        head = present(self.sequence, "sequence-classification head")
         vectors = self.pooled(hidden_states, batch) if head.pooler is None else hidden_states[batch.first]  # [N, D]
         logits: Tensor = head(vectors)
         return logits
 
     def token_logits(self, hidden_states: Tensor) -> Tensor:
         """[M, D] → [M, C]: one label for each token."""
-        logits: Tensor = _present(self.token, "token-classification head")(hidden_states)
+        logits: Tensor = present(self.token, "token-classification head")(hidden_states)
         return logits
 
     def span_logits(self, hidden_states: Tensor) -> Tensor:
         """[M, D] → [M, 2]: start and end of the answer."""
-        logits: Tensor = _present(self.span, "span head")(hidden_states)
+        logits: Tensor = present(self.span, "span head")(hidden_states)
         return logits
-
-
-def _present(part: Part | None, name: str) -> Part:
-    if part is None:
-        raise UsageError(f"this model has no {name}; open a checkpoint that has one, or fine-tune it")
-    return part

@@ -8,8 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sensorium.config import ImageEncoderConfig, PoolerConfig, ProbePoolerConfig
-from sensorium.errors import UsageError
-from sensorium.nn.heads import Pooler, SequenceHead
+from sensorium.nn.heads import Pooler, SequenceHead, present
 from sensorium.nn.patch_stem import PatchStem
 from sensorium.nn.probe_pooler import ProbePooler
 from sensorium.nn.stack import Stack
@@ -35,11 +34,10 @@ class ImageEncoder(nn.Module):
 
     def pooled(self, hidden_states: Tensor, batch: Packed) -> Tensor:
         """Pooled vectors [N, D]. Raises ``UsageError`` when the model has no pooler."""
-        if self.pooler is None:
-            raise UsageError("this model has no pooler; open a checkpoint that has one")
-        if isinstance(self.pooler, ProbePooler):
-            return self.pooler(hidden_states, batch.lengths)  # type: ignore[no-any-return]
-        return self.pooler(hidden_states[batch.first])  # type: ignore[no-any-return]
+        pooler = present(self.pooler, "pooler")
+        asked = isinstance(pooler, ProbePooler)
+        pooled: Tensor = pooler(hidden_states, batch.lengths) if asked else pooler(hidden_states[batch.first])
+        return pooled
 
     def vector(self, images: Packed) -> Tensor:
         """[N, D] what stands for each image: what a probe asked for, else the first vector."""
@@ -49,9 +47,7 @@ class ImageEncoder(nn.Module):
 
     def sequence_logits(self, hidden_states: Tensor, batch: Packed) -> Tensor:
         """[N, C]: one label for each image. Raises ``UsageError`` when the model has no such head."""
-        if self.sequence is None:
-            raise UsageError("this model has no classification head; open a checkpoint that has one, or fine-tune it")
-        logits: Tensor = self.sequence(hidden_states[batch.first])
+        logits: Tensor = present(self.sequence, "classification head")(hidden_states[batch.first])
         return logits
 
 

@@ -5,6 +5,8 @@ Shapes: M rows, N sequences, D hidden size, V vocabulary, C labels.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,6 +22,8 @@ from sensorium.config import (
 from sensorium.errors import UsageError
 from sensorium.nn.block import ACTIVATIONS
 from sensorium.nn.dropout import Dropout
+
+Part = TypeVar("Part", bound=nn.Module)
 
 
 class Pooler(nn.Module):
@@ -145,3 +149,10 @@ def next_token_logits(head: LanguageModelHead | None, hidden_states: Tensor) -> 
 def vocabulary_matrix(tokens: nn.Embedding, *, tied: bool) -> nn.Embedding:
     """The output matrix [V, D]: the token table itself when tied (Press & Wolf, 2017), else one of its shape."""
     return tokens if tied else nn.Embedding(*tokens.weight.shape)
+
+
+def present(part: Part | None, name: str) -> Part:
+    """A part of a model that may lack it. Raises ``UsageError`` when it does."""
+    if part is None:
+        raise UsageError(f"this model has no {name}; open a checkpoint that has one, or fine-tune it")
+    return part
