@@ -184,10 +184,10 @@ def software(processor: str, rows: Sequence[Row]) -> str:
     """Strings and help of programs."""
     cells = [
         [row["what"], row["language"], f"{row['data'].replace('_', ' ')} ({number(row['n'])})", score(row, "chrf"),
-         score(row, "bleu"), row["seconds"]]
+         score(row, "bleu")]
         for row in rows
     ]  # fmt: skip
-    return table(["who", "into", "texts", "chrF", "BLEU", "seconds"], cells)
+    return table(["who", "into", "texts", "chrF", "BLEU"], cells)
 
 
 def summaries(processor: str, rows: Sequence[Row]) -> str:

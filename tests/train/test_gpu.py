@@ -31,7 +31,7 @@ RUNS = {
     "sequence": ("sequence", ["objective.head_dropout=0.0"]),
     "seq2seq": ("seq2seq", ["train.average_from=0.5"]),
     "seq2seq, read twice": ("seq2seq", ["objective.r_drop=5.0", "objective.label_smoothing=0.1"]),
-    "denoising": ("denoising", []),
+    "denoising": ("denoising", ["tokenizer.train=byte_level_bpe"]),
 }  # fmt: skip
 
 
