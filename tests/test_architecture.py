@@ -21,8 +21,9 @@ ROOMS = [path for path in MODULES if path != FACE]
 # import. Arrows go down only, and rooms on one line do not see each other.
 GROUND = {
     "errors", "config", "packed", "cost", "storage", "text", "image", "sentence", "machine", "native", "gguf", "worker",
+    "finding",
 }  # fmt: skip
-CHECKPOINT = GROUND | {"nn", "models", "families", "data", "adapters", "checkpoint"}
+CHECKPOINT = GROUND | {"nn", "models", "families", "data", "adapters", "towers", "checkpoint"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
@@ -32,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "native": set(),
     "storage": {"errors"},
     "sentence": {"errors", "storage"},
+    "finding": {"errors"},
     "gguf": {"errors"},
     "worker": {"errors"},
     "text": {"errors", "storage", "worker"},
@@ -41,7 +43,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "families": GROUND,
     "data": GROUND,
     "adapters": GROUND | {"nn", "models", "families"},
-    "checkpoint": GROUND | {"nn", "models", "families", "adapters"},
+    "towers": GROUND | {"nn", "models"},
+    "checkpoint": GROUND | {"nn", "models", "families", "adapters", "towers"},
     "infer": CHECKPOINT,
     "objectives": CHECKPOINT,
     "tasks": CHECKPOINT | {"infer"},

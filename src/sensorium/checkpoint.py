@@ -30,19 +30,21 @@ from sensorium.errors import CheckpointError, UsageError
 from sensorium.families import _table, get_family
 from sensorium.families._table import Family
 from sensorium.families.gguf import PublishedTensors, published_config
+from sensorium.finding import find_folder, find_gguf
 from sensorium.gguf import read_gguf
 from sensorium.image.settings import FILE as IMAGE_SETTINGS
 from sensorium.image.settings import ImageSettings, read_image_settings, write_image_settings
 from sensorium.models.build import Model, build, initialise
+from sensorium.models.dual_encoder import DualEncoder
+from sensorium.models.image_encoder import ImageEncoder
 from sensorium.nn.lora import merge_lora
 from sensorium.sentence import SentenceSettings, read_sentence_settings, write_sentence_settings
 from sensorium.storage import atomic_folder, read_object, read_tensors, write_json, write_text, write_weights
 from sensorium.text import TOKENIZER_FILES, Tokenizer, open_tokenizer
 from sensorium.text.chat import JINJA_FILE, chosen_template, read_chat_template
 from sensorium.text.gguf import tokenizer_from_gguf
+from sensorium.towers import is_router, join, published_parts, read_router, write_router
 
-GGUF = ".gguf"
-HUB_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.spm", "*.safetensors", "*/config.json")
 GENERATION_FILE = "generation_config.json"
 GENERATION_KEYS = (
     "eos_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids",
@@ -121,15 +123,17 @@ def open_checkpoint(
 
     ``add_heads`` maps head names to their configs (``{"sequence": SequenceHeadConfig(labels=("no", "yes"))}``): each is
     added, or takes the place of one that is there, with fresh weights drawn from ``seed``. The model comes back in
-    ``dtype`` and in evaluation mode. An adapter (LoRA) is put into the weights of the model that it names. A folder
-    without safetensors that holds one GGUF file is that file. Raises ``CheckpointError`` with the file and what is
-    wrong in it.
+    ``dtype`` and in evaluation mode. An adapter (LoRA) is put into the weights of the model that it names; two towers
+    in folders of their own come as one model; a folder without safetensors that holds one GGUF file is that file.
+    Raises ``CheckpointError`` with the file and what is wrong in it.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype {dtype} is not one of {', '.join(map(str, DTYPES))}")
     folder = find_folder(name_or_path)
     if is_adapter(folder):
         return _open_adapted(folder, add_heads, dtype, seed)
+    if is_router(folder):
+        return _open_towers(folder, add_heads, dtype)
     file = find_gguf(folder)
     found = _read_folder(folder) if file is None else _read_gguf(file, dtype)
     family = get_family(found.raw.get("model_type"), where=str(found.path))
@@ -175,22 +179,36 @@ def save_checkpoint(
     """
     folder = Path(folder)
     check_destination(folder)
-    config, weights = published_form(model, family)
-    if tokenizer is not None and "language_model" in model.config.head_names:
-        config.update(_ends(tokenizer, model.config))
+    parts = published_parts(model, family)
+    published = {place: published_form(*part) for place, part in parts.items()}
     with atomic_folder(folder) as temporary:
-        write_weights(temporary, weights)
-        write_json(temporary / "config.json", config)
-        if tokenizer is not None:
-            tokenizer.save(temporary)
+        for place, (part, name) in parts.items():
+            (temporary / place).mkdir(exist_ok=True)
+            _write(temporary / place, part, name, *published[place], tokenizer, images)
+        if isinstance(model, DualEncoder) and len(parts) > 1:
+            write_router(temporary, model)
         if chat_template is not None:
             write_text(temporary / JINJA_FILE, chat_template)
         if sentence is not None:
             write_sentence_settings(temporary, sentence, hidden_size=model.config.stack.hidden_size)
         if generation:
             write_json(temporary / GENERATION_FILE, dict(generation))
-        if images is not None:
-            write_image_settings(temporary, images, processor=get_family(family, where="this model").processor)
+
+
+def _write(
+    folder: Path, model: Model, family: str, config: dict[str, Any], weights: Mapping[str, Tensor],
+    tokenizer: Tokenizer | None, images: ImageSettings | None,
+) -> None:  # fmt: skip
+    """One model in its published form, with what makes texts and images ready for it."""
+    if tokenizer is not None and "language_model" in model.config.head_names:
+        config = {**config, **_ends(tokenizer, model.config)}
+    write_weights(folder, weights)
+    write_json(folder / "config.json", config)
+    if tokenizer is not None and not isinstance(model, ImageEncoder):
+        tokenizer.save(folder)
+    processor = get_family(family, where="this model").processor
+    if images is not None and processor:
+        write_image_settings(folder, images, processor=processor)
 
 
 def _ends(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, int]:
@@ -238,9 +256,20 @@ def _open_adapted(folder: Path, add_heads: Mapping[str, Any] | None, dtype: torc
     return replace(checkpoint, folder=folder, tokenizer=own or checkpoint.tokenizer, chat_template=template)
 
 
+def _open_towers(folder: Path, add_heads: Mapping[str, Any] | None, dtype: torch.dtype) -> Checkpoint:
+    """Two towers, each of a family of its own, as one model."""
+    towers = read_router(folder)
+    image, text = (open_checkpoint(route.folder, dtype=dtype) for route in (towers.image, towers.text))
+    family = f"{image.family}+{text.family}"
+    if add_heads:
+        raise UsageError(f"{folder}: a {family} model cannot take the heads {', '.join(add_heads)}")
+    model = join(towers, image.model, text.model, where=folder)
+    return Checkpoint(model, text.tokenizer, family, folder, images=image.images)
+
+
 def check_destination(folder: Path) -> None:
     """Raise ``UsageError`` when a checkpoint cannot be put there without losing something else."""
-    known = (folder / "config.json").is_file() or is_adapter(folder)
+    known = (folder / "config.json").is_file() or is_adapter(folder) or is_router(folder)
     if folder.exists() and not known and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: holds something else than a checkpoint; choose another folder")
 
@@ -263,41 +292,6 @@ def published_form(model: Model, family: str) -> tuple[dict[str, Any], dict[str,
     parameters = dict(model.named_parameters())
     weights = _table.save(table, parameters, model.config, headless=headless)
     return config, weights
-
-
-def find_folder(name_or_path: str | Path) -> Path:
-    """A local folder or GGUF file, or the hub's snapshot of that name, downloaded if need be.
-
-    Raises ``CheckpointError`` where there is neither.
-    """
-    local = Path(name_or_path).expanduser()
-    if local.is_dir() or (local.is_file() and local.suffix == GGUF):
-        return local
-    name = str(name_or_path)
-    if local.exists() or isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise CheckpointError(f"{name}: there is no such checkpoint folder")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        raise CheckpointError(
-            f"{name}: no local folder of that name, and the hub did not give it ({type(error).__name__}); check the "
-            "name and the connection, or pass the path of a downloaded folder"
-        ) from error
-
-
-def find_gguf(path: Path) -> Path | None:
-    """The GGUF file that a path means, ``None`` for a folder in the published form. Raises ``CheckpointError``."""
-    if path.is_file():
-        return path
-    files = sorted(path.glob(f"*{GGUF}"))
-    if not files or (path / "config.json").is_file() or any(path.glob("*.safetensors")):
-        return None
-    if len(files) > 1:
-        raise CheckpointError(f"{path}: holds {len(files)} GGUF files; give the path of one, such as {files[0].name}")
-    return files[0]
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def read_sentence_settings(folder: Path) -> SentenceSettings | None:
         if kind not in MODULE_KINDS:
             raise CheckpointError(f"{path}: module {kind!r} is not supported; known are {', '.join(MODULE_KINDS)}")
         if kind == "Pooling":
-            pooling = _read_pooling(inside(folder, str(module.get("path", "")), source=path) / "config.json")
+            pooling = read_pooling(inside(folder, str(module.get("path", "")), source=path) / "config.json")
         normalize = normalize or kind == "Normalize"
     if pooling is None:
         raise CheckpointError(f"{path}: no Pooling module; a sentence vector needs one")
@@ -64,9 +64,7 @@ def write_sentence_settings(folder: Path, settings: SentenceSettings, *, hidden_
     ]
     for path, _ in kinds[1:]:
         (folder / path).mkdir(exist_ok=True)
-    names = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens", "lasttoken": "lasttoken"}
-    flags = {f"pooling_mode_{name}": kind == settings.pooling for kind, name in names.items()}
-    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": hidden_size, **flags})
+    write_pooling(folder / "1_Pooling", settings.pooling, hidden_size=hidden_size)
     write_json(
         folder / "sentence_bert_config.json",
         {"max_seq_length": settings.max_length, "do_lower_case": settings.lowercase},
@@ -74,7 +72,15 @@ def write_sentence_settings(folder: Path, settings: SentenceSettings, *, hidden_
     write_json(folder / "modules.json", modules)
 
 
-def _read_pooling(path: Path) -> Pooling:
+def write_pooling(folder: Path, pooling: Pooling, *, hidden_size: int) -> None:
+    """Write the settings of a pooling in the form that every version of sentence-transformers reads."""
+    names = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens", "lasttoken": "lasttoken"}
+    flags = {f"pooling_mode_{name}": kind == pooling for kind, name in names.items()}
+    write_json(folder / "config.json", {"word_embedding_dimension": hidden_size, **flags})
+
+
+def read_pooling(path: Path) -> Pooling:
+    """The one pooling that a file names. Raises ``CheckpointError`` for several, or one that is not known."""
     config: dict[str, Any] = read_object(path)
     named = {
         "pooling_mode_mean_tokens": "mean",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,49 @@ def write_recipe(folder: Path, *, kind: str = "sequence", sentences: str = "none
 @pytest.fixture
 def recipe_path(tmp_path: Path) -> Path:
     return write_recipe(tmp_path)
+
+
+MATCHER = """
+[model]
+family = "clip"
+hidden_size = 16
+num_layers = 1
+num_heads = 2
+max_length = 16
+image_size = 16
+patch_size = 8
+[tokenizer]
+train = "byte_level_bpe"
+vocabulary_size = 400
+[data]
+train = "{folder}/pairs.jsonl"
+validation = "{folder}/pairs.jsonl"
+[objective]
+kind = "{kind}"
+max_length = 12
+[train]
+output = "{folder}/model"
+epochs = 6
+batch_size = 8
+learning_rate = 3e-3
+checkpoint_every = 1
+"""
+COLOURS = {"red": (220, 30, 30), "green": (30, 180, 30), "blue": (30, 30, 220), "black": (0, 0, 0)}
+
+
+def write_matcher(folder: Path, *, kind: str = "contrastive") -> Path:
+    """A recipe that matches squares of four colours in four corners with what they are called, and its pictures."""
+    from PIL import Image
+
+    lines = []
+    for colour, rgb in COLOURS.items():
+        for corner, place in {"top left": (0, 0), "top right": (8, 0), "low left": (0, 8), "low right": (8, 8)}.items():
+            picture = Image.new("RGB", (16, 16), "white")
+            picture.paste(rgb, (*place, place[0] + 8, place[1] + 8))
+            name = f"{colour} {corner}.png"
+            picture.save(folder / name)
+            lines.append(json.dumps({"image": name, "text": f"a {colour} square, {corner}"}))
+    (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+    path = folder / "matcher.toml"
+    path.write_text(MATCHER.format(folder=folder, kind=kind))
+    return path

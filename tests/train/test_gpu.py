@@ -16,7 +16,7 @@ from sensorium.train.loop import Trainer
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 from sensorium.train.settings import resolve_device
-from tests.train.conftest import write_recipe
+from tests.train.conftest import write_matcher, write_recipe
 from tests.train.test_new_models import log_of, write_translator
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
@@ -31,14 +31,18 @@ RUNS = {
     "sequence": ("sequence", ["objective.head_dropout=0.0"]),
     "seq2seq": ("seq2seq", ["train.average_from=0.5"]),
     "seq2seq, read twice": ("seq2seq", ["objective.r_drop=5.0", "objective.label_smoothing=0.1"]),
+    "contrastive": ("contrastive", ["model.family=clip"]),
+    "contrastive, in chunks": ("contrastive", ["model.family=siglip", "objective.chunk=3"]),
     "denoising": ("denoising", ["tokenizer.train=byte_level_bpe"]),
 }  # fmt: skip
 
 
 def losses(folder: Path, kind: str, settings: list[str]) -> list[float]:
     folder.mkdir()
-    two_texts = kind in ("seq2seq", "denoising")
-    path = write_translator(folder) if two_texts else write_recipe(folder, kind=kind)
+    if kind == "contrastive":
+        path = write_matcher(folder)
+    else:
+        path = write_translator(folder) if kind in ("seq2seq", "denoising") else write_recipe(folder, kind=kind)
     assert run_recipe(read_recipe(path, [*PLAIN, f"objective.kind={kind}", *settings]), quiet=True).finished
     return [record["loss"] for record in log_of(path)]
 

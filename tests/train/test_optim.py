@@ -146,6 +146,16 @@ def test_layers_learn_more_slowly_the_deeper_they_lie() -> None:
     ]
 
 
+def test_patterns_name_what_learns_at_another_rate() -> None:
+    model = small_model()
+    names = [name for name, _ in model.named_parameters()]
+    optimizer = MasterAdamW(model, OptimizerSettings(rates={"*": 0.5, names[0]: 0.1}), {"": 1}, torch.float32)
+    assert optimizer.factors[names[0]] == pytest.approx(0.05)
+    assert {optimizer.factors[name] for name in names[1:]} == {0.5}
+    with pytest.raises(UsageError, match="rates: 'nothing' matches no parameter"):
+        MasterAdamW(small_model(), OptimizerSettings(rates={"nothing": 0.1}), {"": 1}, torch.float32)
+
+
 def test_frozen_parameters_get_no_gradient_and_a_wrong_pattern_is_named() -> None:
     model = small_model()
     freeze(model, ["0.*"])

@@ -65,7 +65,9 @@ class DualEncoder(nn.Module):
         if self.config.text_vector == "last":
             return hidden_states[texts.last]
         if self.config.text_vector == "mean":
-            return torch.stack([part.mean(dim=0) for part in texts.split(hidden_states)])
+            rows = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
+            sums = rows.new_zeros(texts.num_sequences, rows.shape[1]).index_add(0, texts.sequence_ids, rows)
+            return (sums / texts.offsets.diff()[:, None].to(sums.device)).to(hidden_states.dtype)
         return hidden_states[self._ends(texts)]
 
     def logits(self, image_vectors: Tensor, text_vectors: Tensor) -> Tensor:
@@ -84,7 +86,8 @@ class DualEncoder(nn.Module):
             return texts
         assert padding is not None
         filling = texts.values.new_full((length,), padding)
-        return Packed.from_sequences([torch.cat([ids, filling])[:length] for ids in texts.split(texts.values)])
+        whole = [torch.cat([ids, filling])[:length] for ids in texts.split(texts.values)]
+        return Packed.from_sequences(whole).to(filling.device)
 
     def _ends(self, texts: Packed) -> Tensor:
         """[M] row of the token that ends each text."""

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from sensorium.config import PatchStemConfig
 from sensorium.data.batching import Example
 from sensorium.errors import DataError
+from sensorium.image.augment import random_crop
 from sensorium.image.opening import normalised, open_image
 from sensorium.image.patches import pack_images
 from sensorium.image.settings import ImageSettings
@@ -43,6 +44,8 @@ class Contrastive:
     chunk: int | None = None
     """So many pairs go through the towers at a time, and once more on the way back: memory is that of a chunk, the loss
     that of the whole batch (Gao et al., 2021, "gradient caching"). ``None``: all at once."""
+    crop: float = 1.0
+    """Smallest share of an image that is shown, drawn anew each time; 1: all of it."""
 
     def heads(self) -> dict[str, Any]:
         """None: the projections are the model's own."""
@@ -72,7 +75,10 @@ class Contrastive:
 
     def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, generator: np.random.Generator) -> Batch:
         """Pack texts and patches; target: ``text`` [N], equal where texts are."""
-        pixels = [normalised(example.pixels, self.images) for example in examples if example.pixels is not None]
+        shown = [example.pixels for example in examples if example.pixels is not None]
+        if self.crop < 1.0:
+            shown = [random_crop(pixels, self.crop, generator) for pixels in shown]
+        pixels = [normalised(one, self.images) for one in shown]
         images = pack_images(pixels, self.stem.patch_size, class_token=self.stem.class_token)
         targets = torch.tensor([example.labels["text"] for example in examples])
         return Batch(pack(examples), {"text": targets}, {"contrastive": len(examples)}, images=images)

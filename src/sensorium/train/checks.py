@@ -12,6 +12,7 @@ from sensorium.models.dual_encoder import DualEncoder
 from sensorium.objectives._base import Objective
 from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.text import Tokenizer
+from sensorium.towers import published_parts
 from sensorium.train.recipe import TWO_TEXTS
 
 
@@ -68,4 +69,5 @@ def check_fit(
             " rows; use the model's own tokenizer, or train a new model"
         )
     with torch.device("meta"):  # names and shapes without memory
-        published_form(build(config), family)
+        for part in published_parts(build(config), family).values():
+            published_form(*part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from sensorium.checkpoint import Checkpoint
 from sensorium.config import (
     DecoderConfig,
     DualEncoderConfig,
@@ -21,10 +22,16 @@ from sensorium.config import (
     StackConfig,
     TokenStemConfig,
 )
-from sensorium.errors import UsageError
+from sensorium.errors import CheckpointError, UsageError
 from sensorium.families.bart import FIRST_ROW
 from sensorium.image.settings import ImageSettings
+from sensorium.models.build import new_model
+from sensorium.models.decoder import DecoderLM
+from sensorium.models.dual_encoder import DualEncoder
+from sensorium.models.encoder import EncoderLM
+from sensorium.sentence import SentenceSettings
 from sensorium.text import Tokenizer
+from sensorium.towers import TEXT_VECTORS, headless
 from sensorium.train.recipe import DUAL_ENCODERS, ENCODER_DECODERS, MODERN_DECODERS, ModelSection
 
 DROPOUT = 0.1
@@ -142,6 +149,30 @@ def _siglip(sizes: ModelSection, tokenizer: Tokenizer) -> DualEncoderConfig:
         text_bias=True,
         logit_bias=True,
     )
+
+
+def new_towers(sizes: ModelSection, reader: Checkpoint, *, seed: int) -> tuple[DualEncoder, str]:
+    """A new ViT beside an opened model that reads texts, without its heads; and what family that is.
+
+    Raises ``CheckpointError`` when that is no encoder or decoder.
+    """
+    text, settings = reader.model, reader.sentence or SentenceSettings()
+    if not isinstance(text, EncoderLM | DecoderLM):
+        raise CheckpointError(f"{reader.folder}: a {reader.family} model does not read one text and nothing else")
+    if settings.pooling not in TEXT_VECTORS:
+        raise CheckpointError(f"{reader.folder}: pools by {settings.pooling!r}; known are {', '.join(TEXT_VECTORS)}")
+    patches = PatchStemConfig(sizes.hidden_size, sizes.image_size, sizes.patch_size)
+    config = DualEncoderConfig(
+        ImageEncoderConfig(patches, replace(_tower(sizes), norm_eps=1e-6)),
+        headless(text.config),
+        sizes.projection_size or sizes.hidden_size,
+        text_vector=TEXT_VECTORS[settings.pooling],
+    )
+    model = new_model(config, seed=seed)
+    assert isinstance(model, DualEncoder)
+    # What was drawn for this tower is thrown away, so that the image tower begins alike beside any other.
+    model.text.load_state_dict({name: text.state_dict()[name] for name in model.text.state_dict()})
+    return model, f"{sizes.family}+{reader.family}"
 
 
 def _tower(sizes: ModelSection) -> StackConfig:

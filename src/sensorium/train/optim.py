@@ -6,8 +6,8 @@ The model's weights are cast once a step, when the masters change, not at every 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Literal
 
@@ -41,6 +41,8 @@ class OptimizerSettings:
     """Each layer learns at this share of the rate of the one above it (Howard & Ruder, 2018)."""
     head_factor: float = 1.0
     """The heads learn at this multiple of the rate."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Patterns of parameter names, and at which multiple of the rate they learn: ``{"text.*": 0.1}``."""
     freeze: tuple[str, ...] = ()
     """Patterns of parameter names that do not learn: ``stem.*``."""
 
@@ -70,13 +72,17 @@ def rising_steps(settings: OptimizerSettings, total: int) -> int:
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
     """Parameters whose names match a pattern do not learn. Raises ``UsageError`` for a pattern that matches none."""
-    names = [name for name, _ in model.named_parameters()]
-    for pattern in patterns:
-        if not any(fnmatch(name, pattern) for name in names):
-            raise UsageError(f"freeze: {pattern!r} matches no parameter; they are named like {names[0]}, {names[-1]}")
+    check_patterns("freeze", patterns, [name for name, _ in model.named_parameters()])
     for name, parameter in model.named_parameters():
         if any(fnmatch(name, pattern) for pattern in patterns):
             parameter.requires_grad_(False)
+
+
+def check_patterns(key: str, patterns: Iterable[str], names: Sequence[str]) -> None:
+    """Raise ``UsageError`` for a pattern of parameter names that matches none."""
+    for pattern in patterns:
+        if not any(fnmatch(name, pattern) for name in names):
+            raise UsageError(f"{key}: {pattern!r} matches no parameter; they are named like {names[0]}, {names[-1]}")
 
 
 def rate_factor(name: str, layers: Mapping[str, int], settings: OptimizerSettings) -> float:
@@ -106,6 +112,7 @@ class MasterAdamW:
     ) -> None:
         """The model's trainable weights go to ``dtype``; with float32 they are their own masters."""
         freeze(model, settings.freeze)
+        check_patterns("rates", settings.rates, [name for name, _ in model.named_parameters()])
         self.model, self.settings = model, settings
         self.masters: dict[str, Tensor] = {
             name: parameter.detach().float().clone()
@@ -122,7 +129,11 @@ class MasterAdamW:
             raise UsageError(f"freeze: {', '.join(settings.freeze)} leave no parameter to learn")
         model.to(dtype)
         self.parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        self.factors = {name: rate_factor(name, layers, settings) for name in self.masters}
+        self.factors = {
+            name: rate_factor(name, layers, settings)
+            * math.prod(times for pattern, times in settings.rates.items() if fnmatch(name, pattern))
+            for name in self.masters
+        }
         self.gradients: dict[str, Tensor] = {}
         """Of the update so far, by weight: as the model gave them, or added up in float32."""
         self.moments: dict[str, adamw.Moments] = {}

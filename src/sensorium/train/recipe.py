@@ -27,7 +27,7 @@ ENCODERS = ("bert", "roberta", "distilbert")
 MODERN_DECODERS = ("llama", "mistral", "qwen2", "qwen3")
 DECODERS = ("gpt2", *MODERN_DECODERS)
 ENCODER_DECODERS = ("marian", "bart")
-DUAL_ENCODERS = ("clip", "siglip")
+DUAL_ENCODERS = ("clip", "siglip", "vit")
 LEARNERS = {
     "masked_token": ENCODERS, "sequence": ENCODERS, "token": ENCODERS, "span": ENCODERS, "causal": DECODERS,
     "conversation": DECODERS, "seq2seq": ENCODER_DECODERS, "denoising": ENCODER_DECODERS,
@@ -49,7 +49,7 @@ class ModelSection(Section):
     """Folder or hub id to start from."""
     family: Literal[
         "bert", "roberta", "distilbert", "gpt2", "llama", "mistral", "qwen2", "qwen3", "marian", "bart", "clip",
-        "siglip",
+        "siglip", "vit",
     ] = "bert"  # fmt: skip
     hidden_size: Annotated[int, Field(gt=0)] = 256
     num_layers: Annotated[int, Field(gt=0)] = 4
@@ -69,6 +69,8 @@ class ModelSection(Section):
     patch_size: Annotated[int, Field(gt=0)] = 8
     projection_size: Annotated[int | None, Field(gt=0)] = None
     """Of the space in which images and texts meet; ``None``: the hidden size."""
+    text: str | None = None
+    """Folder or hub id of a language model that reads the texts, beside a new ``vit`` that looks at the images."""
 
 
 class TokenizerSection(Section):
@@ -133,6 +135,8 @@ class ObjectiveSection(Section):
     """Tokens that the windows of a long context share; ``None``: a quarter of ``max_length``."""
     chunk: Annotated[int | None, Field(gt=0)] = None
     """Pairs of an image and a text that go through the towers at a time; ``None``: all of a batch."""
+    crop: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Smallest share of an image that a crop keeps, drawn anew each time it is seen; 1: images stay whole."""
 
 
 class LoRASection(Section):
@@ -189,6 +193,7 @@ class TrainSection(Section):
     warmup_steps: Annotated[int | None, Field(ge=0)] = None
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     head_factor: Annotated[float, Field(gt=0.0)] = 1.0
+    rates: dict[str, Annotated[float, Field(gt=0.0)]] = {}
     freeze: list[str] = []
 
 
@@ -241,7 +246,7 @@ READ_BY = {
     "token": {"label_smoothing", "head_dropout"},
     "span": {"stride"},
     "seq2seq": {"bpe_dropout", "label_smoothing", "max_target_length", "r_drop"},
-    "contrastive": {"chunk"},
+    "contrastive": {"chunk", "crop"},
 }
 """The keys of ``[objective]`` that each kind reads, beside ``max_length``."""
 
@@ -259,6 +264,8 @@ def _contradiction(recipe: Recipe) -> str | None:
         return "data.source_language, data.target_language: a translator (seq2seq) has both; others have none"
     if train.patience is not None and recipe.data.validation is None and not recipe.data.validation_share:
         return "train.patience: needs data to validate on; set data.validation or data.validation_share"
+    if train.layer_decay != 1.0 and chosen.kind == "contrastive":
+        return "train.layer_decay: two towers stand side by side, none above the other; train.rates slows one down"
     if recipe.lora is not None and recipe.model.open is None:
         return "lora: a difference is learnt to a model that is opened; set model.open"
     if recipe.lora is not None and chosen.kind not in WRITERS:
@@ -299,6 +306,12 @@ def _unread(recipe: Recipe) -> str | None:
         )
     if model.family in DUAL_ENCODERS and model.image_size % model.patch_size:
         return f"model.image_size: {model.image_size} is no multiple of patch_size {model.patch_size}"
+    if (model.family == "vit") != (model.text is not None):
+        return (
+            "model.text: a new vit looks at images, and needs a model that reads the texts; no other family takes one"
+        )
+    if model.text is not None and (tokenizer.open is not None or tokenizer.train is not None):
+        return "tokenizer: the model that reads the texts (model.text) has its own"
     if model.family == "siglip" and model.projection_size not in (None, model.hidden_size):
         return f"model.projection_size: a siglip model projects no images; it is the hidden size {model.hidden_size}"
     if learnt in ("bpe", "unigram") and model.family not in ENCODER_DECODERS:

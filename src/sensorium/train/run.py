@@ -37,7 +37,7 @@ from sensorium.text.pieces import train_pieces
 from sensorium.text.training import train_byte_level_bpe, train_wordpiece
 from sensorium.train.checks import check_fit, check_heads, check_kind
 from sensorium.train.loop import Outcome, Trainer
-from sensorium.train.new_models import new_config, new_image_settings, start_token_id
+from sensorium.train.new_models import new_config, new_image_settings, new_towers, start_token_id
 from sensorium.train.optim import OptimizerSettings
 from sensorium.train.recipe import DECODERS, LEARNERS, TWO_TEXTS, Recipe
 from sensorium.train.settings import LoopSettings
@@ -143,8 +143,9 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
     train, validation = read_data(recipe)
     source = None if recipe.model.open is None else open_checkpoint(recipe.model.open)
     teacher = None if recipe.distillation is None else open_checkpoint(recipe.distillation.teacher)
+    reader = None if recipe.model.text is None else open_checkpoint(recipe.model.text)
     resumed = kept is not None and kept.is_dir()
-    tokenizer = open_tokenizer(kept) if resumed else _tokenizer(recipe, source or teacher, train)  # type: ignore[arg-type]
+    tokenizer = open_tokenizer(kept) if resumed else _tokenizer(recipe, source or teacher or reader, train)  # type: ignore[arg-type]
     family = recipe.model.family if source is None else source.family
     if source is not None:
         check_kind(source, recipe.objective.kind)
@@ -152,8 +153,11 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
     start = _start_token_id(recipe, source, tokenizer)
     looking = _looking(recipe, source)
     objective = make_objective(recipe, train, family, start_token_id=start, chat_template=template, looking=looking)
-    if source is None:
-        model: Model = new_model(new_config(recipe.model, objective.heads(), tokenizer), seed=recipe.train.seed)
+    model: Model
+    if reader is not None:
+        model, family = new_towers(recipe.model, reader, seed=recipe.train.seed)
+    elif source is None:
+        model = new_model(new_config(recipe.model, objective.heads(), tokenizer), seed=recipe.train.seed)
     else:
         # Only heads that are missing, or whose labels differ, are made anew.
         have = source.config
@@ -210,7 +214,7 @@ def make_objective(
     chosen = recipe.objective
     if chosen.kind == "contrastive":
         assert looking is not None
-        return Contrastive(*looking, chosen.max_length, chosen.chunk)
+        return Contrastive(*looking, chosen.max_length, chosen.chunk, chosen.crop)
     if chosen.kind == "seq2seq":
         assert start_token_id is not None
         most = chosen.max_target_length or chosen.max_length
@@ -331,7 +335,7 @@ def _looking(recipe: Recipe, source: Checkpoint | None) -> tuple[ImageSettings, 
     if source is None:
         sizes = recipe.model
         patches = PatchStemConfig(
-            sizes.hidden_size, sizes.image_size, sizes.patch_size, class_token=sizes.family == "clip"
+            sizes.hidden_size, sizes.image_size, sizes.patch_size, class_token=sizes.family != "siglip"
         )
         return new_image_settings(sizes), patches
     assert isinstance(source.config, DualEncoderConfig)  # check_kind has seen to it

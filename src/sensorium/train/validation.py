@@ -12,6 +12,7 @@ import torch
 from sensorium.data.batching import token_budget_batches
 from sensorium.errors import DataError
 from sensorium.objectives._base import Objective
+from sensorium.objectives.contrastive import Contrastive
 from sensorium.objectives.distillation import Distillation
 from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.text import Tokenizer
@@ -24,14 +25,20 @@ VALIDATE = 3
 """What its generator is seeded with beside the run's seed."""
 
 
+WITHOUT_CHANCE: dict[type, dict[str, float]] = {
+    SequenceToSequence: {"bpe_dropout": 0.0, "r_drop": 0.0},
+    Contrastive: {"crop": 1.0},
+}
+"""What of an objective changes an example each time it is seen, and the value at which nothing does."""
+
+
 def unsampled(objective: Objective) -> Objective:
-    """The objective for texts to validate on: they are cut into the pieces that a user's text is, whatever training
-    leaves out."""
-    if isinstance(objective, SequenceToSequence):
-        return replace(objective, bpe_dropout=0.0, r_drop=0.0)
-    if isinstance(objective, Distillation) and isinstance(objective.objective, SequenceToSequence):
-        return replace(objective, objective=replace(objective.objective, bpe_dropout=0.0, r_drop=0.0))
-    return objective
+    """The objective for records to validate on: they are read as a user's are, whatever training makes of them."""
+    if isinstance(objective, Distillation):
+        inner: Any = unsampled(objective.objective)
+        return replace(objective, objective=inner)
+    changes: dict[str, Any] = WITHOUT_CHANCE.get(type(objective), {})
+    return replace(objective, **changes) if changes else objective  # type: ignore[type-var]
 
 
 @torch.no_grad()

@@ -1,0 +1,38 @@
+"""Images as they might have been taken otherwise: what a model that learns from few of them needs.
+
+Shapes: H and W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+ASPECT = math.log(4 / 3)
+"""A crop is at most so much wider than high, or higher than wide: a logarithm."""
+ATTEMPTS = 10
+
+
+def random_crop(
+    pixels: np.ndarray[Any, Any], smallest: float, generator: np.random.Generator
+) -> np.ndarray[Any, Any]:  # fmt: skip
+    """A part of an image [H, W, 3] uint8 of at least ``smallest`` of its area, at the size of the whole.
+
+    Area and shape are drawn as in Szegedy et al. (2015, §6); where none of ten draws fits, the image stays whole.
+    """
+    height, width, _ = pixels.shape
+    for _ in range(ATTEMPTS):
+        area = height * width * generator.uniform(smallest, 1.0)
+        aspect = math.exp(generator.uniform(-ASPECT, ASPECT))
+        rows, columns = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < rows <= height and 0 < columns <= width:
+            top, left = generator.integers(height - rows + 1), generator.integers(width - columns + 1)
+            part = torch.from_numpy(pixels[top : top + rows, left : left + columns].astype(np.float32))
+            part = part.permute(2, 0, 1)[None]  # [1, 3, rows, columns]
+            whole = F.interpolate(part, (height, width), mode="bilinear", antialias=True)  # [1, 3, H, W]
+            return whole[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
+    return pixels

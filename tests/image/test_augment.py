@@ -1,0 +1,38 @@
+"""Crops: of the size of the whole, of a part that is large enough, the same for the same generator."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensorium.image.augment import random_crop
+
+
+@given(height=st.integers(1, 40), width=st.integers(1, 40), smallest=st.floats(0.05, 1.0), seed=st.integers(0, 99))
+def test_a_crop_has_the_size_of_the_whole_and_nothing_that_was_not_there(
+    height: int, width: int, smallest: float, seed: int
+) -> None:
+    pixels = np.random.default_rng(seed).integers(100, 150, (height, width, 3), dtype=np.uint8)
+    crop = random_crop(pixels, smallest, np.random.default_rng(seed))
+    assert crop.shape == pixels.shape
+    assert crop.dtype == np.uint8
+    assert pixels.min() <= crop.min() <= crop.max() <= pixels.max()
+    np.testing.assert_array_equal(crop, random_crop(pixels, smallest, np.random.default_rng(seed)))
+
+
+def test_crops_keep_as_much_as_they_must() -> None:
+    """Of a ramp from left to right, what is left of the range says how wide the part was."""
+    pixels = np.broadcast_to(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], (64, 64, 3)).copy()
+    generator = np.random.default_rng(0)
+    crops = [random_crop(pixels, 0.5, generator) for _ in range(200)]
+    widths = np.array([(int(crop.max()) - int(crop.min())) / 255 for crop in crops])
+    assert widths.min() >= (0.5 / (4 / 3)) ** 0.5 - 0.05  # the narrowest part of half the area
+    assert widths.std() > 0.05
+    starts = [crop[0, 0, 0] for crop in crops]
+    assert len(set(starts)) > 10
+
+
+def test_an_image_of_no_shape_that_fits_stays_whole() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 40, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(random_crop(pixels, 0.99, np.random.default_rng(1)), pixels)
