@@ -21,7 +21,7 @@ ROOMS = [path for path in MODULES if path != FACE]
 # import. Arrows go down only, and rooms on one line do not see each other.
 GROUND = {
     "errors", "config", "packed", "cost", "storage", "text", "image", "sentence", "machine", "native", "gguf", "worker",
-    "finding",
+    "finding", "calibration",
 }  # fmt: skip
 CHECKPOINT = GROUND | {"nn", "models", "families", "data", "adapters", "towers", "checkpoint"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "storage": {"errors"},
     "sentence": {"errors", "storage"},
     "finding": {"errors"},
+    "calibration": {"errors", "storage"},
     "gguf": {"errors"},
     "worker": {"errors"},
     "text": {"errors", "storage", "worker"},
@@ -48,10 +49,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "infer": CHECKPOINT,
     "objectives": CHECKPOINT,
     "tasks": CHECKPOINT | {"infer"},
+    "search": CHECKPOINT | {"infer", "tasks"},
     "train": CHECKPOINT | {"objectives"},
     "evaluate": CHECKPOINT | {"infer", "tasks"},
     "demo": CHECKPOINT | {"infer", "tasks", "objectives", "train", "evaluate"},
-    "cli": CHECKPOINT | {"infer", "tasks", "objectives", "train", "evaluate", "demo"},
+    "cli": CHECKPOINT | {"infer", "tasks", "search", "objectives", "train", "evaluate", "demo"},
     "__main__": {"cli"},
 }
 TORCH_FREE = {"errors", "config"}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sensorium.adapters import is_adapter, put_on, read_adapter, write_adapter
+from sensorium.calibration import Calibration, read_calibration, write_calibration
 from sensorium.config import (
     DualEncoderConfig,
     EncoderConfig,
@@ -75,6 +76,8 @@ class Checkpoint:
     """How a chat is written for this model: a Jinja template (``text.chat``)."""
     images: ImageSettings | None = None
     """How images are made ready for this model."""
+    calibration: Calibration | None = None
+    """What makes probabilities of how well it matches images with texts."""
 
     @property
     def config(self) -> ModelConfig:
@@ -150,7 +153,7 @@ def open_checkpoint(
     images = read_image_settings(folder) if family.processor else None
     return Checkpoint(
         model, tokenizer, family.name, where, untrained, found.sentence, found.raw, generation, found.chat_template,
-        images,
+        images, read_calibration(folder) if isinstance(config, DualEncoderConfig) else None,
     )  # fmt: skip
 
 
@@ -172,6 +175,7 @@ def save_checkpoint(
     generation: Mapping[str, Any] | None = None,
     chat_template: str | None = None,
     images: ImageSettings | None = None,
+    calibration: Calibration | None = None,
 ) -> None:
     """Save a model in its family's published form, whole or not at all.
 
@@ -191,6 +195,8 @@ def save_checkpoint(
             write_text(temporary / JINJA_FILE, chat_template)
         if sentence is not None:
             write_sentence_settings(temporary, sentence, hidden_size=model.config.stack.hidden_size)
+        if calibration is not None:
+            write_calibration(temporary, calibration)
         if generation:
             write_json(temporary / GENERATION_FILE, dict(generation))
 
@@ -264,7 +270,8 @@ def _open_towers(folder: Path, add_heads: Mapping[str, Any] | None, dtype: torch
     if add_heads:
         raise UsageError(f"{folder}: a {family} model cannot take the heads {', '.join(add_heads)}")
     model = join(towers, image.model, text.model, where=folder)
-    return Checkpoint(model, text.tokenizer, family, folder, images=image.images)
+    calibration = read_calibration(folder)
+    return Checkpoint(model, text.tokenizer, family, folder, images=image.images, calibration=calibration)
 
 
 def check_destination(folder: Path) -> None:

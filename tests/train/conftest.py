@@ -60,7 +60,7 @@ family = "clip"
 hidden_size = 16
 num_layers = 1
 num_heads = 2
-max_length = 16
+max_length = 32
 image_size = 16
 patch_size = 8
 [tokenizer]
@@ -71,7 +71,7 @@ train = "{folder}/pairs.jsonl"
 validation = "{folder}/pairs.jsonl"
 [objective]
 kind = "{kind}"
-max_length = 12
+max_length = 32
 [train]
 output = "{folder}/model"
 epochs = 6

@@ -13,6 +13,7 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 
 from sensorium.checkpoint import open_checkpoint
+from sensorium.config import DualEncoderConfig
 from sensorium.errors import SensoriumError
 from sensorium.evaluate.matching import matcher
 from sensorium.storage import read_tensors
@@ -50,6 +51,15 @@ def test_squares_are_told_apart_by_what_they_are_called(tmp_path: Path, family: 
     colours = [record["text"].split()[1] for record in records]
     right = np.array([[a == b for b in colours] for a in colours])
     assert scores[right].mean() > scores[~right].mean() + 0.2
+
+
+@pytest.mark.parametrize("learner", ["byte_level_bpe", "wordpiece"])
+def test_texts_end_where_they_did_when_the_model_is_opened_again(tmp_path: Path, learner: str) -> None:
+    path = write_matcher(tmp_path)
+    run_recipe(read_recipe(path, ["train.steps=1", f"tokenizer.train={learner}"]), quiet=True)
+    opened = open_checkpoint(tmp_path / "model")
+    assert isinstance(opened.config, DualEncoderConfig)
+    assert opened.config.end_token_id == opened.require_tokenizer().encode("a red square").token_ids[-1]
 
 
 def test_a_frozen_reader_stays_as_it_was_and_opens_elsewhere(tmp_path: Path, tiny_hub: Path) -> None:

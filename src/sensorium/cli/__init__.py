@@ -19,6 +19,7 @@ from sensorium.cli.demo import demo
 from sensorium.cli.evaluate import evaluate
 from sensorium.cli.info import info
 from sensorium.cli.run import run
+from sensorium.cli.search import index, search
 from sensorium.cli.tokenizer import tokenizer
 from sensorium.cli.train import train
 from sensorium.errors import SensoriumError
@@ -27,8 +28,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "bench": bench,
     "demo": demo,
     "evaluate": evaluate,
+    "index": index,
     "info": info,
     "run": run,
+    "search": search,
     "train": train,
 }
 GROUPS = {"tokenizer": tokenizer}

@@ -146,6 +146,11 @@ def write_sections(name: str, config: DualEncoderConfig, **text: Any) -> dict[st
 
 def write_config(config: DualEncoderConfig) -> dict[str, Any]:
     """Our config → ``config.json``."""
+    if config.end_token_id == OLD_END:
+        raise CheckpointError(
+            f"a clip model whose texts end with token {OLD_END} can't be saved: in its config.json, that means the "
+            "token with the largest number; take a tokenizer that numbers its end token otherwise"
+        )
     end = OLD_END if config.end_token_id is None else config.end_token_id
     return {"projection_dim": config.projection_size, **write_sections("clip", config, eos_token_id=end)}
 

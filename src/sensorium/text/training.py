@@ -14,27 +14,35 @@ from sensorium.text import Tokenizer
 from sensorium.text.opening import CONVENTIONS, set_bert_pipeline, set_byte_level_pipeline
 
 END = "<|endoftext|>"
-_ROBERTA_ORDER = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-"""As RoBERTa numbers them: its positions begin after the number of ``<pad>``."""
+_BYTE_LEVEL = {
+    "gpt2": (END,),
+    "roberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
+    "clip": ("<s>", "<pad>", "<unk>", "</s>", "<mask>"),
+}
+_WORDPIECE = {"bert": tuple(CONVENTIONS[0].values()), "clip": ("[PAD]", "[CLS]", "[UNK]", "[SEP]", "[MASK]")}
+"""Special tokens in the order of their numbers. RoBERTa's positions begin after the number of ``<pad>``; where a CLIP's
+config says that texts end with token 2, it means the token with the largest number, so none of its texts may."""
 
 
 def train_wordpiece(
     texts: Iterable[str],
     vocabulary_size: int,
     *,
+    family: Literal["bert", "clip"] = "bert",
     lowercase: bool = True,
     min_frequency: int = 2,
     max_length: int = 512,
 ) -> Tokenizer:
     """A WordPiece vocabulary (Schuster & Nakajima, 2012) with BERT's cleaning and framing; Chinese by character.
 
+    ``family``: the special tokens of a CLIP's texts are the same in another order.
     Raises ``DataError`` when there is no text or something that is no text, ``UsageError`` for a vocabulary too small
     for its special tokens and a letter.
     """
-    specials = dict(CONVENTIONS[0])
+    specials, ordered = dict(CONVENTIONS[0]), list(_WORDPIECE[family])
     check_size(vocabulary_size, len(specials) + 2)
     backend = tokenizers.Tokenizer(models.WordPiece(unk_token=specials["unk_token"], max_input_chars_per_word=100))
-    backend.add_special_tokens(list(specials.values()))
+    backend.add_special_tokens(ordered)
     set_bert_pipeline(
         backend,
         lowercase=lowercase,
@@ -44,7 +52,7 @@ def train_wordpiece(
         sep_token=specials["sep_token"],
     )
     texts = list(checked(texts))
-    vocabulary = _wordpieces(backend, texts, vocabulary_size, min_frequency, list(specials.values()))
+    vocabulary = _wordpieces(backend, texts, vocabulary_size, min_frequency, ordered)
     backend.model = models.WordPiece(vocabulary, unk_token=specials["unk_token"], max_input_chars_per_word=100)
     config = {
         "model_max_length": max_length,
@@ -98,31 +106,31 @@ def train_byte_level_bpe(
     texts: Iterable[str],
     vocabulary_size: int,
     *,
-    family: Literal["gpt2", "roberta"] = "gpt2",
+    family: Literal["gpt2", "roberta", "clip"] = "gpt2",
     min_frequency: int = 2,
     max_length: int | None = None,
 ) -> Tokenizer:
     """A byte-level BPE vocabulary (Radford et al., 2019): any text can be written, nothing is unknown.
 
-    ``family``: GPT-2's single special token, or RoBERTa's frame and mask for an encoder. Where no spaces part the
-    words, as in Chinese, a token may be a whole word. ``max_length``: what the tokenizer says of itself; 1 024, or 512
-    for RoBERTa. Raises ``DataError`` when there is no text or something that is no text, ``UsageError`` for a
-    vocabulary too small for its special tokens and the 256 bytes.
+    ``family``: GPT-2's single special token, or RoBERTa's frame and mask for an encoder, in an order of their own for a
+    CLIP's texts. Where no spaces part the words, as in Chinese, a token may be a whole word. ``max_length``: what the
+    tokenizer says of itself; 1 024, or 512 for all but GPT-2. Raises ``DataError`` when there is no text or something
+    that is no text, ``UsageError`` for a vocabulary too small for its special tokens and the 256 bytes.
     """
-    specials = dict(CONVENTIONS[1 if family == "roberta" else 2])
+    specials = dict(CONVENTIONS[2 if family == "gpt2" else 1])
     check_size(vocabulary_size, len(set(specials.values())) + len(pre_tokenizers.ByteLevel.alphabet()))
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
         min_frequency=min_frequency,
-        special_tokens=sorted(set(specials.values()), key=_ROBERTA_ORDER.index) if family == "roberta" else [END],
+        special_tokens=list(_BYTE_LEVEL[family]),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     backend.train_from_iterator(checked(texts), trainer)
     set_byte_level_pipeline(backend)
-    own = max_length or (512 if family == "roberta" else 1024)
+    own = max_length or (1024 if family == "gpt2" else 512)
     return Tokenizer(backend, specials, {"model_max_length": own, "model_input_names": ["input_ids", "attention_mask"]})
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sensorium.adapters import adapt
+from sensorium.calibration import Calibration
 from sensorium.checkpoint import Checkpoint, check_destination, open_checkpoint, save_adapter, save_checkpoint
 from sensorium.config import DualEncoderConfig, EncoderDecoderConfig, PatchStemConfig, SpanHeadConfig
 from sensorium.data.corpora import read_corpus
@@ -35,6 +36,7 @@ from sensorium.text import Tokenizer, open_tokenizer
 from sensorium.text.chat import MAX_TEMPLATE_BYTES
 from sensorium.text.pieces import train_pieces
 from sensorium.text.training import train_byte_level_bpe, train_wordpiece
+from sensorium.train.calibrating import calibrated
 from sensorium.train.checks import check_fit, check_heads, check_kind
 from sensorium.train.loop import Outcome, Trainer
 from sensorium.train.new_models import new_config, new_image_settings, new_towers, start_token_id
@@ -108,11 +110,11 @@ def run_recipe(recipe: Recipe, *, judge: Judge | None = None, resume: bool = Fal
     write_json(folder / "recipe.json", recipe.model_dump())
     outcome = trainer.run()
     if outcome.finished:
-        _save(recipe, ready)
+        _save(recipe, ready, calibrated(ready.model, ready.objective, ready.tokenizer, trainer.validation))
     return outcome
 
 
-def _save(recipe: Recipe, ready: Ready) -> None:
+def _save(recipe: Recipe, ready: Ready, calibration: Calibration | None) -> None:
     """The model, or only what it has learnt beside one that was opened."""
     output, source = Path(recipe.train.output), ready.source
     if recipe.lora is not None and not recipe.lora.merge:
@@ -132,6 +134,7 @@ def _save(recipe: Recipe, ready: Ready) -> None:
         generation=None if source is None else source.generation,
         chat_template=ready.chat_template,
         images=ready.images,
+        calibration=calibration,
     )
 
 
@@ -294,11 +297,17 @@ def _named_tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records) 
     if section.open is not None:
         return open_tokenizer(section.open)
     texts = (text for record in train for text in texts_of(record))
+    matches = recipe.objective.kind == "contrastive"
     if section.train == "wordpiece":
-        return train_wordpiece(texts, section.vocabulary_size, lowercase=section.lowercase is not False)
+        lowercase = section.lowercase is not False
+        return train_wordpiece(
+            texts, section.vocabulary_size, family="clip" if matches else "bert", lowercase=lowercase
+        )
     if section.train == "byte_level_bpe":
         # An encoder needs the frame and the mask, whatever it is called.
-        family: Literal["gpt2", "roberta"] = "gpt2" if LEARNERS[recipe.objective.kind] == DECODERS else "roberta"
+        family: Literal["gpt2", "roberta", "clip"]
+        family = "gpt2" if LEARNERS[recipe.objective.kind] == DECODERS else "roberta"
+        family = "clip" if matches else family
         return train_byte_level_bpe(texts, section.vocabulary_size, family=family)
     if section.train is not None:
         return train_pieces(texts, section.vocabulary_size, algorithm=section.train, lowercase=bool(section.lowercase))
