@@ -48,7 +48,9 @@ def tiny_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
         LanguageModelHeadConfig,
         LearnedPositions,
         MaskedTokenHeadConfig,
+        MultimodalConfig,
         PatchStemConfig,
+        RotaryPositions,
         SequenceHeadConfig,
         SpanHeadConfig,
         StackConfig,
@@ -83,6 +85,12 @@ def tiny_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vit = ImageEncoderConfig(PatchStemConfig(32, 16, 4), looks, sequence=SequenceHeadConfig(("cat", "dog", "moon")))
     tower = ImageEncoderConfig(PatchStemConfig(32, 16, 4, bias=False, norm_eps=1e-5), looks)
     clip = DualEncoderConfig(tower, DecoderConfig(stem(len(byte_tokens), 0, None), pre), 16)
+    rotary = StackConfig(
+        32, 2, 4, 64, mask="causal", norm_place="pre", norm="rms", norm_eps=1e-6, final_norm=True, activation="silu",
+        mlp="gated", biases=frozenset(), rotary=RotaryPositions(256),
+    )  # fmt: skip
+    words = DecoderConfig(TokenStemConfig(len(byte_tokens) + 1, 32, None), rotary, LanguageModelHeadConfig(tied=False))
+    llava = MultimodalConfig(tower, words, image_token_id=len(byte_tokens), image_blocks=1)
     models = {
         "bert-base-uncased": ("bert", bert.with_heads(masked_token=MaskedTokenHeadConfig())),
         "bert-base-chinese": ("bert", bert.with_heads(masked_token=MaskedTokenHeadConfig())),
@@ -92,12 +100,15 @@ def tiny_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "translator": ("bart", bart),
         "vit": ("vit", vit),
         "clip": ("clip", clip),
+        "llava": ("llava", llava),
     }
     for name, (family, config) in models.items():
         model = build(config)
         initialise(model, seed=0)
-        tokenizer = open_tokenizer(vocabularies / ("gpt2" if family in ("gpt2", "bart", "clip") else "bert"))
-        images = ImageSettings(size=(16, 16)) if family in ("vit", "clip") else None
+        tokenizer = open_tokenizer(vocabularies / ("gpt2" if family in ("gpt2", "bart", "clip", "llava") else "bert"))
+        if family == "llava":
+            tokenizer.backend.add_special_tokens(["<image>"])
+        images = ImageSettings(size=(16, 16)) if family in ("vit", "clip", "llava") else None
         save_checkpoint(
             hub / name, model.to(torch.float32).eval(), None if family == "vit" else tokenizer, family=family,
             images=images,

@@ -24,6 +24,7 @@ from sensorium.config import (
     ImageEncoderConfig,
     LanguageConfig,
     ModelConfig,
+    MultimodalConfig,
     TokenStemConfig,
     num_layers,
 )
@@ -87,7 +88,7 @@ class Checkpoint:
     @property
     def language_config(self) -> LanguageConfig:
         """The config of a model that reads text and nothing else. Raises ``CheckpointError`` for others."""
-        if isinstance(self.config, ImageEncoderConfig | DualEncoderConfig):
+        if isinstance(self.config, ImageEncoderConfig | DualEncoderConfig | MultimodalConfig):
             raise CheckpointError(
                 f"{self.folder}: a {self.family} model looks at images; this is for one that reads text alone"
             )

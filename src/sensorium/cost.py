@@ -17,6 +17,7 @@ from sensorium.config import (
     ImageEncoderConfig,
     LearnedPositions,
     ModelConfig,
+    MultimodalConfig,
     PatchStemConfig,
     PoolerConfig,
     ProbePoolerConfig,
@@ -73,6 +74,9 @@ def parameters(config: ModelConfig) -> int:
         width = config.image.stack.hidden_size if config.image_projection else 0
         projections = (width + config.text.stack.hidden_size + config.text_bias) * config.projection_size
         return parameters(config.image) + parameters(config.text) + projections + 1 + config.logit_bias
+    if isinstance(config, MultimodalConfig):
+        inputs = config.image.stack.hidden_size + config.bias
+        return parameters(config.image) + parameters(config.text) + d * (inputs + d + config.bias)
     if isinstance(config, ImageEncoderConfig):
         count = patch_stem_parameters(config.stem) + stack_parameters(config.stack)
         count += d * d + d if isinstance(config.pooler, PoolerConfig) else 0

@@ -60,9 +60,9 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _reads(config: ModelConfig) -> dict[str, int]:
     """How much a model can take in."""
-    from sensorium.config import DualEncoderConfig, ImageEncoderConfig
+    from sensorium.config import ImageEncoderConfig
 
-    images = config.image if isinstance(config, DualEncoderConfig) else config
+    images = getattr(config, "image", config)
     facts = {}
     if isinstance(images, ImageEncoderConfig):
         facts = {"image_size": images.stem.image_size, "patch_size": images.stem.patch_size}

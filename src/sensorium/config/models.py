@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from sensorium.config._checked import Checked
 from sensorium.config.heads import (
+    Activation,
     LanguageModelHeadConfig,
     MaskedTokenHeadConfig,
     NextSentenceHeadConfig,
@@ -184,11 +185,63 @@ class DualEncoderConfig(Checked):
         return ()
 
 
+@dataclass(frozen=True)
+class MultimodalConfig(Checked):
+    """A decoder of sequences in which images stand among words: each vector of an image tower, mapped into the
+    decoder's space, takes the place of a token (Liu et al., 2023)."""
+
+    image: ImageEncoderConfig
+    text: DecoderConfig
+    image_token_id: int
+    """What stands in a text for each vector of an image."""
+    image_blocks: int
+    """Of the image tower; the vectors after so many blocks are read, without its final norm."""
+    class_vector: bool = False
+    """The class token's vector is read as well as the patches'."""
+    activation: Activation = "gelu"
+    """Between the two maps from the tower to the decoder."""
+    bias: bool = True
+    """Those maps have biases."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.image_blocks <= self.image.stack.num_layers:
+            raise UsageError(
+                f"vectors are read after {self.image_blocks} blocks; the image tower has {self.image.stack.num_layers}"
+            )
+        if self.text.stem.positions is not None:
+            raise UsageError("the decoder adds positions to tokens, which images would lack; it must have rotary ones")
+        if self.image_token_id >= self.text.stem.vocabulary_size:
+            raise UsageError(
+                f"images stand at token {self.image_token_id}; the decoder has {self.text.stem.vocabulary_size}"
+            )
+
+    @property
+    def stem(self) -> TokenStemConfig:
+        """What reads texts."""
+        return self.text.stem
+
+    @property
+    def stack(self) -> StackConfig:
+        """What reads texts and images."""
+        return self.text.stack
+
+    @property
+    def max_length(self) -> int:
+        """Tokens and vectors of images in the longest sequence this model can read."""
+        return self.text.max_length
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads this model has."""
+        return self.text.head_names
+
+
 def num_layers(config: ModelConfig) -> dict[str, int]:
     """How many blocks the stacks of a model have, by the prefix of their parameters."""
     if isinstance(config, EncoderDecoderConfig):
         return {"encoder.": config.encoder_stack.num_layers, "decoder.": config.decoder_stack.num_layers}
-    if isinstance(config, DualEncoderConfig):
+    if isinstance(config, DualEncoderConfig | MultimodalConfig):
         return {"image.": config.image.stack.num_layers, "text.": config.text.stack.num_layers}
     return {"": config.stack.num_layers}
 
@@ -210,4 +263,4 @@ def _max_length(stem: TokenStemConfig, stack: StackConfig) -> int:
 ENCODER_HEADS = ("masked_token", "next_sentence", "sequence", "token", "span")
 LanguageConfig = EncoderConfig | DecoderConfig | EncoderDecoderConfig
 """What reads tokens, and nothing else."""
-ModelConfig = LanguageConfig | ImageEncoderConfig | DualEncoderConfig
+ModelConfig = LanguageConfig | ImageEncoderConfig | DualEncoderConfig | MultimodalConfig

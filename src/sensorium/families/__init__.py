@@ -26,6 +26,7 @@ FAMILIES = {
     "vit": "vit",
     "clip": "clip",
     "siglip": "siglip",
+    "llava": "llava",
 }
 """``model_type`` in ``config.json`` → module in this folder."""
 

@@ -72,6 +72,8 @@ class Family:
     """Objects within ``config.json`` that describe a tower each, and their keys; the rest holds for them as well."""
     renamed: tuple[tuple[str, str], ...] = ()
     """(ending, ending today) of weights that older files spell otherwise."""
+    moved: tuple[tuple[str, str], ...] = ()
+    """(beginning, beginning today) of such weights."""
     ignored: tuple[str, ...] = ()
     """Buffers that are known and not wanted. ``{i}`` stands for a layer."""
     copies: Mapping[str, str] = field(default_factory=dict)
@@ -196,7 +198,8 @@ def save(family: Family, parameters: Mapping[str, Tensor], config: ModelConfig, 
     base, layers = "" if headless else family.base, num_layers(config)
     theirs: dict[str, Tensor] = {}
     for rule, names in expand(family, base, layers, wanted=parameters):
-        theirs.update(zip(names, _save_op(rule.op, parameters[rule.ours], len(names), config), strict=True))
+        stack = config.image.stack if rule.ours.startswith("image.") else config.stack  # type: ignore[union-attr]
+        theirs.update(zip(names, _save_op(rule.op, parameters[rule.ours], len(names), config, stack), strict=True))
         if rule.also is not None:
             theirs[rule.also] = parameters[rule.ours].clone()  # safetensors refuses two names for one memory
     dtype = next(iter(parameters.values())).dtype
@@ -262,11 +265,11 @@ def _load_op(op: Op, tensors: list[Tensor], config: ModelConfig, shape: torch.Si
     return tensors[0]
 
 
-def _save_op(op: Op, tensor: Tensor, count: int, config: ModelConfig) -> list[Tensor]:
+def _save_op(op: Op, tensor: Tensor, count: int, config: ModelConfig, stack: StackConfig) -> list[Tensor]:
     if callable(op):
         return [tensor.reshape(op(config)).clone()]
     if op == "join":
-        return [part.clone() for part in tensor.split(part_sizes(len(tensor), count, config.stack))]
+        return [part.clone() for part in tensor.split(part_sizes(len(tensor), count, stack))]
     if op == "row":
         return [tensor[None].clone()]
     return [tensor.t().contiguous()] if op == "transpose" else [tensor]
@@ -298,6 +301,9 @@ def _today(family: Family, name: str) -> str:
     for old, new in family.renamed:
         if name.endswith(old):
             return name[: -len(old)] + new
+    for old, new in family.moved:
+        if name.startswith(old):
+            return new + name[len(old) :]
     return name
 
 

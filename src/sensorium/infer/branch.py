@@ -8,6 +8,7 @@ from typing import Literal
 
 from sensorium.infer.decode import Decoder, last_position, vocabulary_size
 from sensorium.infer.grammar import Grammar, new_grammar
+from sensorium.infer.looking import Looking
 from sensorium.infer.pieces import Pieces
 from sensorium.infer.settings import GenerationSettings
 from sensorium.text import Tokenizer
@@ -83,9 +84,10 @@ def new_branches(
     branches = []
     for prompt in prompts:
         room = last_position(model, prompt, settings.most_new_tokens(len(prompt))) + 1 - len(prompt)
-        branch = Branch(list(prompt), len(prompt), room, settings.end_ids)
+        said = model.in_words(prompt) if isinstance(model, Looking) else list(prompt)
+        branch = Branch(said, len(said), room, settings.end_ids)
         if settings.stop_strings and tokenizer is not None:
-            branch.pieces = Pieces(tokenizer, prompt, settings.stop_strings)
+            branch.pieces = Pieces(tokenizer, said, settings.stop_strings)
         branch.grammar = None if grammar is None else grammar.fork()
         branches.append(branch)
     return branches

@@ -16,12 +16,13 @@ from sensorium.errors import UsageError
 from sensorium.infer.cache import AnyCache, pages_needed
 from sensorium.infer.conditioned import Conditioned, ConditionedCache
 from sensorium.infer.fast_stack import cache_for
+from sensorium.infer.looking import Looking
 from sensorium.infer.prefix import Prefixes
 from sensorium.models.decoder import DecoderLM
 from sensorium.packed import Packed
 
-Decoder = DecoderLM | Conditioned
-"""What decodes: a decoder, or an encoder–decoder that has read its sources."""
+Decoder = DecoderLM | Conditioned | Looking
+"""What decodes: a decoder, an encoder–decoder that has read its sources, or a decoder that has seen its images."""
 Started = AnyCache | ConditionedCache
 """The cache of what decodes: an encoder–decoder's holds its sources too."""
 SHORTEST_PREFIX = 64
@@ -56,7 +57,7 @@ def start(
     pages = pages_needed(prefix, list(map(len, distinct)), ends, [branches * count for count in wanted.values()])
     cache = new_cache(model, 1 if prefix else len(distinct), max(ends), num_pages=pages)
     shared = distinct[0][:prefix]
-    if prefixes is not None:
+    if prefixes is not None and isinstance(model, DecoderLM):  # an image's ids mean another one in another call
         prefixes.fill(model, cache, [shared] if prefix else distinct, leave=0 if prefix else 1)
     if prefix:
         known = cache.lengths[0]
@@ -67,7 +68,7 @@ def start(
     batch = Packed.from_sequences(rest, start_positions=cache.lengths)
     hidden_states = model(batch, cache)  # [T, D]
     logits = model.next_token_logits(hidden_states[batch.last])  # [distinct, V]: only where a token is chosen
-    if prefixes is not None:
+    if prefixes is not None and isinstance(model, DecoderLM):
         prefixes.keep(cache, distinct)
     places = {prompt: place for place, prompt in enumerate(distinct)}
     order = [places[tuple(prompt)] for prompt in prompts]
@@ -99,7 +100,9 @@ def vocabulary_size(model: Decoder) -> int:
     return (model.model.config.decoder_stem if isinstance(model, Conditioned) else model.config.stem).vocabulary_size
 
 
-def new_cache(model: DecoderLM, num_sequences: int, capacity: int, *, num_pages: int | None = None) -> AnyCache:
+def new_cache(
+    model: DecoderLM | Looking, num_sequences: int, capacity: int, *, num_pages: int | None = None
+) -> AnyCache:
     """A cache of the kind that the model's stack reads, for N sequences of ``capacity`` tokens.
 
     ``num_pages`` is for sequences that share pages (``cache.pages_needed``); ``None``: they share none.

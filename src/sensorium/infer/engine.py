@@ -25,6 +25,7 @@ from sensorium.models.decoder import DecoderLM
 from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.encoder import EncoderLM
 from sensorium.models.encoder_decoder import EncoderDecoder
+from sensorium.models.multimodal import MultimodalLM
 from sensorium.nn.heads import MaskedTokenHead
 from sensorium.nn.stems import TokenStem
 
@@ -53,6 +54,9 @@ def fast(model: AnyModel, dtype: str = "fp32", *, smooth: Mapping[str, Tensor] |
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}{nearest(dtype, DTYPES)}; known are {', '.join(DTYPES)}")
+    if isinstance(model, MultimodalLM):
+        sides = {name: fast(getattr(model, name), dtype, smooth=smooth) for name in ("image", "text")}
+        return _with(model, **sides)
     wanted = DTYPES[dtype]
     if any(isinstance(side.stack, FastStack | TorchStack) for side in _sides(model)):
         raise UsageError("this model was made fast already; give the one that was opened")

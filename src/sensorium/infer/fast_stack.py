@@ -94,8 +94,9 @@ class FastStack(nn.Module):
         return PagedMemory(memory, self.config, self.struct, self.code, self.cache_dtype)
 
     def forward(
-        self, x: Tensor, layout: Layout, cache: PagedCache | None = None, memory: Memory | None = None
-    ) -> Tensor:
+        self, x: Tensor, layout: Layout, cache: PagedCache | None = None, memory: Memory | None = None,
+        blocks: int | None = None,
+    ) -> Tensor:  # fmt: skip
         """[T, D] → [T, D] float32. Raises ``UsageError`` where there should be a memory and is none."""
         if (memory is None) != (self.config.memory_size is None):
             raise UsageError("this decoder attends to an encoder's vectors, and none were given")
@@ -111,8 +112,12 @@ class FastStack(nn.Module):
             *((None, None, 0) if read is None else read.attended_by(layout.query_lengths)),
             *self._added_by_distance(max(layout.key_lengths)),
         )  # fmt: skip
+        struct = self.struct
+        if blocks is not None:
+            struct = native.Stack.from_buffer_copy(struct)
+            struct.layers, struct.final_norm = blocks, native.Norm(None, None)
         self.library.sensorium_stack(
-            self.code, ctypes.byref(self.struct), ctypes.byref(batch), len(layout.query_lengths),
+            self.code, ctypes.byref(struct), ctypes.byref(batch), len(layout.query_lengths),
             torch.get_num_threads(),
         )  # fmt: skip
         return x

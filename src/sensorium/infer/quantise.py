@@ -32,6 +32,7 @@ from sensorium.models.build import Model, OneStack
 from sensorium.models.decoder import DecoderLM
 from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.encoder_decoder import EncoderDecoder
+from sensorium.models.multimodal import MultimodalLM
 from sensorium.packed import Packed
 from sensorium.text import Encoding, Tokenizer
 
@@ -98,7 +99,7 @@ def quantise(
     opened = checkpoint.model
     plain = fast(opened, dtype)
     model: Model
-    if texts is None or dtype != "int8" or isinstance(opened, EncoderDecoder | DualEncoder):
+    if texts is None or dtype != "int8" or isinstance(opened, EncoderDecoder | DualEncoder | MultimodalLM):
         model, found = plain, agreement(opened, plain, pack_encodings(encodings))
     else:
         _check(encodings, tokenizer, length)

@@ -38,11 +38,14 @@ class TorchStack(nn.Module):
                     if isinstance(linear, nn.Linear):
                         setattr(part, name, PrepackedLinear(linear))
 
-    def forward(self, x: Tensor, layout: Layout, cache: Cache | None = None, memory: Memory | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, layout: Layout, cache: Cache | None = None, memory: Memory | None = None,
+        blocks: int | None = None,
+    ) -> Tensor:  # fmt: skip
         """[T, D] → [T, D] float32."""
         if memory is not None:
             memory.states = memory.states.to(self.dtype)
-        output: Tensor = self.stack(x.to(self.dtype), layout, cache, memory).float()
+        output: Tensor = self.stack(x.to(self.dtype), layout, cache, memory, blocks).float()
         return output
 
 

@@ -8,18 +8,26 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
-from sensorium.config import DecoderConfig, DualEncoderConfig, EncoderConfig, ImageEncoderConfig, ModelConfig
+from sensorium.config import (
+    DecoderConfig,
+    DualEncoderConfig,
+    EncoderConfig,
+    ImageEncoderConfig,
+    ModelConfig,
+    MultimodalConfig,
+)
 from sensorium.models.decoder import DecoderLM
 from sensorium.models.dual_encoder import DualEncoder, first_value
 from sensorium.models.encoder import EncoderLM
 from sensorium.models.encoder_decoder import EncoderDecoder
 from sensorium.models.image_encoder import ImageEncoder
+from sensorium.models.multimodal import MultimodalLM
 from sensorium.nn.block import Block, MemoryAttention
 
 OneStack = EncoderLM | DecoderLM | ImageEncoder
 LanguageModel = EncoderLM | DecoderLM | EncoderDecoder
 """What reads tokens, and nothing else."""
-Model = OneStack | EncoderDecoder | DualEncoder
+Model = OneStack | EncoderDecoder | DualEncoder | MultimodalLM
 INITIAL_STD = 0.02
 """Standard deviation of new weights, in BERT and in GPT-2."""
 
@@ -32,6 +40,8 @@ def build(config: ModelConfig) -> Model:
         return ImageEncoder(config)
     if isinstance(config, DualEncoderConfig):
         return DualEncoder(config)
+    if isinstance(config, MultimodalConfig):
+        return MultimodalLM(config)
     return DecoderLM(config) if isinstance(config, DecoderConfig) else EncoderDecoder(config)
 
 
@@ -63,7 +73,7 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
     norms = {id(part.weight) for part in model.modules() if isinstance(part, nn.LayerNorm | nn.RMSNorm)}
     tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     residual, shrink = _residual_writers(model), (2 * model.config.stack.num_layers) ** -0.5
-    two_sides = isinstance(model, EncoderDecoder | DualEncoder)
+    two_sides = isinstance(model, EncoderDecoder | DualEncoder | MultimodalLM)
 
     def deviation(parameter: nn.Parameter) -> float:
         outputs, inputs = parameter.shape

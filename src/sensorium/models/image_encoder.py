@@ -32,6 +32,11 @@ class ImageEncoder(nn.Module):
         hidden_states: Tensor = self.stack(self.stem(batch), batch.layout)
         return hidden_states
 
+    def after_blocks(self, batch: Packed, blocks: int) -> Tensor:
+        """[T, D] the vectors after the first so many blocks, before the final norm."""
+        hidden_states: Tensor = self.stack(self.stem(batch), batch.layout, blocks=blocks)
+        return hidden_states
+
     def pooled(self, hidden_states: Tensor, batch: Packed) -> Tensor:
         """Pooled vectors [N, D]. Raises ``UsageError`` when the model has no pooler."""
         pooler = present(self.pooler, "pooler")

@@ -53,15 +53,18 @@ class Stack(nn.Module):
         norm = NORMS[config.norm]
         self.final_norm = norm(config.hidden_size, eps=config.norm_eps) if config.final_norm else nn.Identity()
 
-    def forward(self, x: Tensor, layout: Layout, cache: Cache | None = None, memory: Memory | None = None) -> Tensor:
-        """[T, D] → [T, D]."""
-        if self.kernel is not None and cache is None:
+    def forward(
+        self, x: Tensor, layout: Layout, cache: Cache | None = None, memory: Memory | None = None,
+        blocks: int | None = None,
+    ) -> Tensor:  # fmt: skip
+        """[T, D] → [T, D]; of only the first so many ``blocks``, without the final norm."""
+        if self.kernel is not None and cache is None and blocks is None:
             x = self.kernel(self, x, layout, memory)
         else:
             context = Context(layout, cache, self._rotation(x, layout), memory, self._bias(layout))
-            for layer in self.layers:
+            for layer in self.layers[:blocks]:
                 x = layer(x, context)
-        output: Tensor = self.final_norm(x)
+        output: Tensor = x if blocks is not None else self.final_norm(x)
         return output
 
     def _rotation(self, x: Tensor, layout: Layout) -> Rotation | None:

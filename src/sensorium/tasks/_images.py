@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sensorium.checkpoint import Checkpoint
-from sensorium.config import DualEncoderConfig, PatchStemConfig
+from sensorium.config import PatchStemConfig
 from sensorium.errors import DataError
 from sensorium.image.opening import normalised, not_an_image, open_image
 from sensorium.image.patches import pack_images
@@ -34,14 +34,14 @@ class ImageTask:
         self.settings = checkpoint.require_image_settings()
         self.batch_tokens = batch_tokens
         config: Any = checkpoint.config
-        self.stem: PatchStemConfig = config.image.stem if isinstance(config, DualEncoderConfig) else config.stem
+        self.stem: PatchStemConfig = getattr(config, "image", config).stem
 
     def answer(self, inputs: Any, run: Run, finish: Callable[[Any], Any]) -> Any:
         """One image → its answer; a list → a list; any other iterable → a generator of answers, in input order.
 
         An image is a file, its bytes, a picture of Pillow, or an array [H, W, 3] uint8.
         """
-        if _is_one(inputs):
+        if is_one_image(inputs):
             return next(self._stream([inputs], run, finish))
         if not isinstance(inputs, Iterable):
             raise DataError(f"the input is a {type(inputs).__name__}; an image, or several of them, is expected")
@@ -77,7 +77,7 @@ class ImageTask:
         return normalised(open_image(one, self.settings), self.settings)
 
 
-def _is_one(inputs: Any) -> bool:
+def is_one_image(inputs: Any) -> bool:
     """Whether it is one image rather than several."""
     if isinstance(inputs, str | Path | bytes):
         return True

@@ -29,6 +29,7 @@ from sensorium.models.decoder import DecoderLM
 from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.encoder_decoder import EncoderDecoder
 from sensorium.models.image_encoder import ImageEncoder
+from sensorium.models.multimodal import MultimodalLM
 from sensorium.tasks._assistant import open_assistant
 from sensorium.tasks._languages import pair_of
 from sensorium.tasks._task import UntrainedHeadWarning
@@ -68,10 +69,15 @@ TASKS = {
     "zero-shot-image-classification": Kind(
         "zero_shot_image_classification", "ZeroShotImageClassification", None, looks=(DualEncoder,)
     ),
+    "image-text-to-text": Kind("image_text_to_text", "ImageTextToText", "language_model", looks=(MultimodalLM,)),
 }
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
 FRESH_LABELS = ("LABEL_0", "LABEL_1")
 _DECODER = (DecoderLM, "a decoder (gpt2)")
+NEEDS: dict[tuple[type[Any], ...], str] = {
+    (DualEncoder,): "images and texts (clip)",
+    (MultimodalLM,): "images among words (llava)",
+}
 DENSE = {"roberta": "tanh", "xlm-roberta": "tanh", "distilbert": "relu"}
 
 
@@ -200,7 +206,7 @@ def _opened(model: str | Path | Checkpoint, kind: Kind, task: str) -> Checkpoint
 def _looking(checkpoint: Checkpoint, kind: Kind, task: str) -> Checkpoint:
     """A checkpoint that looks at images. Raises ``UsageError`` for another one, or without the head a task needs."""
     if not isinstance(checkpoint.model, kind.looks):
-        needs = "images and texts (clip)" if kind.looks == (DualEncoder,) else "images (vit)"
+        needs = NEEDS.get(kind.looks, "images (vit)")
         raise UsageError(f"{checkpoint.folder}: {task} needs a model for {needs}; this is a {checkpoint.family}")
     if kind.head is not None and kind.head not in checkpoint.config.head_names:
         raise UsageError(f"{checkpoint.folder}: {task} needs a classification head, and this checkpoint has none")

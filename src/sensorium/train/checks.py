@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sensorium.checkpoint import Checkpoint, published_form
-from sensorium.config import DualEncoderConfig, EncoderDecoderConfig, ImageEncoderConfig
+from sensorium.config import DualEncoderConfig, EncoderDecoderConfig, ImageEncoderConfig, MultimodalConfig
 from sensorium.errors import UsageError
 from sensorium.models.build import LanguageModel, build
 from sensorium.models.dual_encoder import DualEncoder
@@ -20,7 +20,7 @@ def check_kind(source: Checkpoint, kind: str) -> None:
     """Raise ``UsageError`` when only one of an opened model and an objective reads one text and writes another, or when
     only one of them looks at images.
     """
-    if isinstance(source.config, ImageEncoderConfig | DualEncoderConfig):
+    if isinstance(source.config, ImageEncoderConfig | DualEncoderConfig | MultimodalConfig):
         if kind == "contrastive" and isinstance(source.config, DualEncoderConfig):
             return
         raise UsageError(f"{source.folder}: a {source.family} model looks at images; {kind!r} does not train it")

@@ -20,6 +20,7 @@ from sensorium.errors import DataError, UsageError
 from sensorium.image.settings import ImageSettings
 from sensorium.models.build import Model, new_model
 from sensorium.models.image_encoder import ImageEncoder
+from sensorium.models.multimodal import MultimodalLM
 from sensorium.nn.lora import LoRASettings, merge_lora
 from sensorium.objectives._base import Objective
 from sensorium.objectives.causal import CausalLanguageModel
@@ -171,7 +172,7 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
         chosen = recipe.lora
         settings = LoRASettings(chosen.rank, chosen.alpha, chosen.dropout)
         adapt(model, family, settings, chosen.targets, seed=recipe.train.seed)
-    assert not isinstance(model, ImageEncoder)  # check_kind has refused it
+    assert not isinstance(model, ImageEncoder | MultimodalLM)  # check_kind has refused it
     check_fit(model, tokenizer, family, objective, max_length=recipe.objective.max_length)
     if teacher is not None and recipe.distillation is not None:
         objective = taught_by(teacher, objective, tokenizer, recipe.distillation, recipe.train)
