@@ -98,3 +98,47 @@ def write_matcher(folder: Path, *, kind: str = "contrastive") -> Path:
     path = folder / "matcher.toml"
     path.write_text(MATCHER.format(folder=folder, kind=kind))
     return path
+
+
+ANSWERER = """
+[model]
+family = "llava"
+hidden_size = 32
+num_layers = 2
+num_heads = 2
+max_length = 64
+image_size = 16
+patch_size = 8
+[tokenizer]
+train = "byte_level_bpe"
+vocabulary_size = 400
+[data]
+train = "{folder}/questions.jsonl"
+validation = "{folder}/questions.jsonl"
+[objective]
+kind = "answering"
+max_length = 64
+[train]
+output = "{folder}/model"
+epochs = 30
+batch_size = 16
+learning_rate = 3e-3
+validate_every = 1000
+checkpoint_every = 1000
+"""
+
+
+def write_answerer(folder: Path) -> Path:
+    """A recipe that answers which colour a square has and where it is, and its pictures and questions."""
+    write_matcher(folder)
+    lines = []
+    for line in (folder / "pairs.jsonl").read_text().splitlines():
+        pair = json.loads(line)
+        colour, corner = pair["text"].removeprefix("a ").split(" square, ")
+        for question, answer in (("what colour is it?", colour), ("where is it?", corner), ("is it red?", "yes")):
+            answer = "no" if answer == "yes" and colour != "red" else answer
+            lines.append(json.dumps({"image": pair["image"], "text": question, "target": answer}))
+    (folder / "questions.jsonl").write_text("\n".join(lines) + "\n")
+    path = folder / "answerer.toml"
+    path.write_text(ANSWERER.format(folder=folder))
+    return path

@@ -79,6 +79,7 @@ def write_image_settings(folder: Path, settings: ImageSettings, *, processor: st
         or settings.shortest_edge is not None
         or settings.max_patches is not None,
         "resample": RESAMPLE.index(settings.resample),
+        "do_center_crop": settings.crop is not None,  # some classes crop where nothing is said
         "do_rescale": True,
         "rescale_factor": settings.scale,
         "do_normalize": True,
@@ -90,7 +91,7 @@ def write_image_settings(folder: Path, settings: ImageSettings, *, processor: st
     if settings.shortest_edge is not None:
         keys["size"] = {"shortest_edge": settings.shortest_edge}
     if settings.crop is not None:
-        keys |= {"do_center_crop": True, "crop_size": dict(zip(("height", "width"), settings.crop, strict=True))}
+        keys["crop_size"] = dict(zip(("height", "width"), settings.crop, strict=True))
     if settings.max_patches is not None:
         keys |= {"patch_size": settings.patch_size, "max_num_patches": settings.max_patches}
     write_json(folder / FILE, keys)

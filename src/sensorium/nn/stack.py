@@ -58,7 +58,7 @@ class Stack(nn.Module):
         blocks: int | None = None,
     ) -> Tensor:  # fmt: skip
         """[T, D] → [T, D]; of only the first so many ``blocks``, without the final norm."""
-        if self.kernel is not None and cache is None and blocks is None:
+        if self.kernel is not None and cache is None and blocks in (None, len(self.layers)):
             x = self.kernel(self, x, layout, memory)
         else:
             context = Context(layout, cache, self._rotation(x, layout), memory, self._bias(layout))

@@ -69,6 +69,9 @@ TASKS = {
     "zero-shot-image-classification": Kind(
         "zero_shot_image_classification", "ZeroShotImageClassification", None, looks=(DualEncoder,)
     ),
+    "visual-question-answering": Kind(
+        "visual_question_answering", "VisualQuestionAnswering", "language_model", looks=(MultimodalLM,)
+    ),
     "image-text-to-text": Kind("image_text_to_text", "ImageTextToText", "language_model", looks=(MultimodalLM,)),
 }
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}

@@ -11,6 +11,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from sensorium.errors import DataError, UsageError
 from sensorium.text import Tokenizer
+from sensorium.text.asking import IMAGE
 from sensorium.text.opening import CONVENTIONS, set_bert_pipeline, set_byte_level_pipeline
 
 END = "<|endoftext|>"
@@ -18,6 +19,7 @@ _BYTE_LEVEL = {
     "gpt2": (END,),
     "roberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
     "clip": ("<s>", "<pad>", "<unk>", "</s>", "<mask>"),
+    "llava": (END, IMAGE),
 }
 _WORDPIECE = {"bert": tuple(CONVENTIONS[0].values()), "clip": ("[PAD]", "[CLS]", "[UNK]", "[SEP]", "[MASK]")}
 """Special tokens in the order of their numbers. RoBERTa's positions begin after the number of ``<pad>``; where a CLIP's
@@ -106,19 +108,21 @@ def train_byte_level_bpe(
     texts: Iterable[str],
     vocabulary_size: int,
     *,
-    family: Literal["gpt2", "roberta", "clip"] = "gpt2",
+    family: Literal["gpt2", "roberta", "clip", "llava"] = "gpt2",
     min_frequency: int = 2,
     max_length: int | None = None,
 ) -> Tokenizer:
     """A byte-level BPE vocabulary (Radford et al., 2019): any text can be written, nothing is unknown.
 
-    ``family``: GPT-2's single special token, or RoBERTa's frame and mask for an encoder, in an order of their own for a
-    CLIP's texts. Where no spaces part the words, as in Chinese, a token may be a whole word. ``max_length``: what the
-    tokenizer says of itself; 1 024, or 512 for all but GPT-2. Raises ``DataError`` when there is no text or something
-    that is no text, ``UsageError`` for a vocabulary too small for its special tokens and the 256 bytes.
+    ``family``: GPT-2's single special token, with one for images for a LLaVA; or RoBERTa's frame and mask for an
+    encoder, in an order of their own for a CLIP's texts. Where no spaces part the words, as in Chinese, a token may be
+    a whole word. ``max_length``: what the tokenizer says of itself; 1 024, or 512 for encoders and CLIPs. Raises
+    ``DataError`` when there is no text or something that is no text, ``UsageError`` for a vocabulary too small for its
+    special tokens and the 256 bytes.
     """
-    specials = dict(CONVENTIONS[2 if family == "gpt2" else 1])
-    check_size(vocabulary_size, len(set(specials.values())) + len(pre_tokenizers.ByteLevel.alphabet()))
+    writes = family in ("gpt2", "llava")
+    specials = dict(CONVENTIONS[2 if writes else 1])
+    check_size(vocabulary_size, len(_BYTE_LEVEL[family]) + len(pre_tokenizers.ByteLevel.alphabet()))
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
@@ -130,7 +134,7 @@ def train_byte_level_bpe(
     )
     backend.train_from_iterator(checked(texts), trainer)
     set_byte_level_pipeline(backend)
-    own = max_length or (1024 if family == "gpt2" else 512)
+    own = max_length or (1024 if writes else 512)
     return Tokenizer(backend, specials, {"model_max_length": own, "model_input_names": ["input_ids", "attention_mask"]})
 
 

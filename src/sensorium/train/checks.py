@@ -9,6 +9,7 @@ from sensorium.config import DualEncoderConfig, EncoderDecoderConfig, ImageEncod
 from sensorium.errors import UsageError
 from sensorium.models.build import LanguageModel, build
 from sensorium.models.dual_encoder import DualEncoder
+from sensorium.models.multimodal import MultimodalLM
 from sensorium.objectives._base import Objective
 from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.text import Tokenizer
@@ -21,9 +22,14 @@ def check_kind(source: Checkpoint, kind: str) -> None:
     only one of them looks at images.
     """
     if isinstance(source.config, ImageEncoderConfig | DualEncoderConfig | MultimodalConfig):
-        if kind == "contrastive" and isinstance(source.config, DualEncoderConfig):
+        trained = {DualEncoderConfig: "contrastive", MultimodalConfig: "answering"}
+        if trained.get(type(source.config)) == kind:
+            if isinstance(source.config, MultimodalConfig) and source.config.class_vector:
+                raise UsageError(f"{source.folder}: reads the class token's vector too, which {kind!r} does not know")
             return
         raise UsageError(f"{source.folder}: a {source.family} model looks at images; {kind!r} does not train it")
+    if kind == "answering":
+        raise UsageError(f"{source.folder}: a {source.family} model does not read images among words; llava does")
     if kind == "contrastive":
         raise UsageError(
             f"{source.folder}: a {source.family} model does not match images with texts; clip and siglip do"
@@ -49,7 +55,12 @@ def check_heads(source: Checkpoint, objective: Objective) -> None:
 
 
 def check_fit(
-    model: LanguageModel | DualEncoder, tokenizer: Tokenizer, family: str, objective: Objective, *, max_length: int
+    model: LanguageModel | DualEncoder | MultimodalLM,
+    tokenizer: Tokenizer,
+    family: str,
+    objective: Objective,
+    *,
+    max_length: int,
 ) -> None:
     """Raise ``UsageError`` or ``CheckpointError`` when model, tokenizer, family and objective do not fit together."""
     config = model.config

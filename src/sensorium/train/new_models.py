@@ -15,6 +15,7 @@ from sensorium.config import (
     LanguageModelHeadConfig,
     LearnedPositions,
     ModelConfig,
+    MultimodalConfig,
     PatchStemConfig,
     ProbePoolerConfig,
     RotaryPositions,
@@ -31,6 +32,7 @@ from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.encoder import EncoderLM
 from sensorium.sentence import SentenceSettings
 from sensorium.text import Tokenizer
+from sensorium.text.asking import IMAGE
 from sensorium.towers import TEXT_VECTORS, headless
 from sensorium.train.recipe import DUAL_ENCODERS, ENCODER_DECODERS, MODERN_DECODERS, ModelSection
 
@@ -44,6 +46,8 @@ def new_config(sizes: ModelSection, heads: dict[str, Any], tokenizer: Tokenizer)
         return _encoder_decoder(sizes, tokenizer)
     if sizes.family in MODERN_DECODERS:
         return _modern_decoder(sizes, tokenizer)
+    if sizes.family == "llava":
+        return _llava(sizes, tokenizer)
     if sizes.family in DUAL_ENCODERS:
         return (_clip if sizes.family == "clip" else _siglip)(sizes, tokenizer)
     return _gpt2(sizes, heads, tokenizer) if sizes.family == "gpt2" else _encoder(sizes, heads, tokenizer)
@@ -130,6 +134,17 @@ def _clip(sizes: ModelSection, tokenizer: Tokenizer) -> DualEncoderConfig:
         sizes.projection_size or sizes.hidden_size,
         end_token_id=int(tokenizer.encode("a").token_ids[-1]),
     )
+
+
+def _llava(sizes: ModelSection, tokenizer: Tokenizer) -> MultimodalConfig:
+    """A CLIP's image tower, all of whose blocks are read, and a Llama of the same sizes."""
+    patches = PatchStemConfig(sizes.hidden_size, sizes.image_size, sizes.patch_size, bias=False, norm_eps=1e-5)
+    image = ImageEncoderConfig(patches, replace(_tower(sizes), norm_eps=1e-5))
+    image_id = tokenizer.backend.token_to_id(IMAGE)
+    if image_id is None:
+        raise UsageError(f"a new llava model needs a tokenizer with the token {IMAGE!r}; train one")
+    text = _modern_decoder(sizes, tokenizer)
+    return MultimodalConfig(image, text, image_token_id=image_id, image_blocks=sizes.num_layers)
 
 
 def _siglip(sizes: ModelSection, tokenizer: Tokenizer) -> DualEncoderConfig:

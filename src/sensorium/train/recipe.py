@@ -26,16 +26,22 @@ class Section(BaseModel):
 ENCODERS = ("bert", "roberta", "distilbert")
 MODERN_DECODERS = ("llama", "mistral", "qwen2", "qwen3")
 DECODERS = ("gpt2", *MODERN_DECODERS)
+LLAMAS = (*MODERN_DECODERS, "llava")
+"""Families whose decoder is a Llama."""
 ENCODER_DECODERS = ("marian", "bart")
 DUAL_ENCODERS = ("clip", "siglip", "vit")
+READERS_OF_IMAGES = ("llava",)
+LOOKING = (*DUAL_ENCODERS, *READERS_OF_IMAGES)
 LEARNERS = {
     "masked_token": ENCODERS, "sequence": ENCODERS, "token": ENCODERS, "span": ENCODERS, "causal": DECODERS,
     "conversation": DECODERS, "seq2seq": ENCODER_DECODERS, "denoising": ENCODER_DECODERS,
-    "contrastive": DUAL_ENCODERS,
+    "contrastive": DUAL_ENCODERS, "answering": READERS_OF_IMAGES,
 }  # fmt: skip
 """The families of which a new model can be trained for an objective."""
 TWO_TEXTS = tuple(kind for kind, families in LEARNERS.items() if families == ENCODER_DECODERS)
 """Objectives that read one text and write another."""
+LOOKING_KINDS = ("contrastive", "answering")
+"""Objectives whose records have images."""
 WRITERS = ("causal", "conversation", "seq2seq", "denoising")
 """Objectives whose head every such model has."""
 TAUGHT = ("sequence", "causal", "conversation", "seq2seq")
@@ -49,7 +55,7 @@ class ModelSection(Section):
     """Folder or hub id to start from."""
     family: Literal[
         "bert", "roberta", "distilbert", "gpt2", "llama", "mistral", "qwen2", "qwen3", "marian", "bart", "clip",
-        "siglip", "vit",
+        "siglip", "vit", "llava",
     ] = "bert"  # fmt: skip
     hidden_size: Annotated[int, Field(gt=0)] = 256
     num_layers: Annotated[int, Field(gt=0)] = 4
@@ -96,9 +102,9 @@ class DataSection(Section):
     label: str = "label"
     pair: str | None = None
     target: str = "target"
-    """The field that is to be written, of records for ``seq2seq``."""
+    """The field that is to be written, of records for ``seq2seq`` and ``answering``."""
     image: str = "image"
-    """The field with an image's file, of records for ``contrastive``; from the folder of the records' own file."""
+    """The field with an image's file, of records with images; from the folder of the records' own file."""
     source_language: str | None = None
     """What a translator reads, such as ``en``: it is saved with the tokenizer, and another pair is refused."""
     target_language: str | None = None
@@ -112,7 +118,16 @@ class ObjectiveSection(Section):
     """What to learn; each kind reads the keys it knows."""
 
     kind: Literal[
-        "masked_token", "causal", "conversation", "sequence", "token", "span", "seq2seq", "denoising", "contrastive"
+        "masked_token",
+        "causal",
+        "conversation",
+        "sequence",
+        "token",
+        "span",
+        "seq2seq",
+        "denoising",
+        "contrastive",
+        "answering",
     ]
     max_length: Annotated[int, Field(gt=2)] = 128
     max_target_length: Annotated[int | None, Field(gt=2)] = None
@@ -247,6 +262,7 @@ READ_BY = {
     "span": {"stride"},
     "seq2seq": {"bpe_dropout", "label_smoothing", "max_target_length", "r_drop"},
     "contrastive": {"chunk", "crop"},
+    "answering": set[str](),
 }
 """The keys of ``[objective]`` that each kind reads, beside ``max_length``."""
 
@@ -292,8 +308,8 @@ def _unread(recipe: Recipe) -> str | None:
     model, tokenizer = recipe.model, recipe.tokenizer
     learnt = tokenizer.train if tokenizer.open is None else None
     for key, families in {
-        "decoder_layers": ENCODER_DECODERS, "num_kv_heads": MODERN_DECODERS, "rotary_base": MODERN_DECODERS,
-        "tied": MODERN_DECODERS, "image_size": DUAL_ENCODERS, "patch_size": DUAL_ENCODERS,
+        "decoder_layers": ENCODER_DECODERS, "num_kv_heads": LLAMAS, "rotary_base": LLAMAS,
+        "tied": LLAMAS, "image_size": LOOKING, "patch_size": LOOKING,
         "projection_size": DUAL_ENCODERS,
     }.items():  # fmt: skip
         if getattr(model, key) != ModelSection.model_fields[key].default and model.family not in families:
@@ -304,7 +320,7 @@ def _unread(recipe: Recipe) -> str | None:
             f"model.num_heads: {heads} heads must divide the hidden size {model.hidden_size}, and be a multiple of "
             f"num_kv_heads {shared}"
         )
-    if model.family in DUAL_ENCODERS and model.image_size % model.patch_size:
+    if model.family in LOOKING and model.image_size % model.patch_size:
         return f"model.image_size: {model.image_size} is no multiple of patch_size {model.patch_size}"
     if (model.family == "vit") != (model.text is not None):
         return (
@@ -316,7 +332,7 @@ def _unread(recipe: Recipe) -> str | None:
         return f"model.projection_size: a siglip model projects no images; it is the hidden size {model.hidden_size}"
     if learnt in ("bpe", "unigram") and model.family not in ENCODER_DECODERS:
         return f"tokenizer.train: {learnt!r} is for {' and '.join(ENCODER_DECODERS)}, not for {model.family}"
-    if learnt == "wordpiece" and model.family in (*DECODERS, *ENCODER_DECODERS):
+    if learnt == "wordpiece" and model.family in (*DECODERS, *ENCODER_DECODERS, *READERS_OF_IMAGES):
         return f"tokenizer.train: 'wordpiece' has no end token, which a model that writes needs, as {model.family} does"
     return None
 

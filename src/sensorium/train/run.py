@@ -12,7 +12,7 @@ import numpy as np
 from sensorium.adapters import adapt
 from sensorium.calibration import Calibration
 from sensorium.checkpoint import Checkpoint, check_destination, open_checkpoint, save_adapter, save_checkpoint
-from sensorium.config import DualEncoderConfig, EncoderDecoderConfig, PatchStemConfig, SpanHeadConfig
+from sensorium.config import DualEncoderConfig, EncoderDecoderConfig, MultimodalConfig, PatchStemConfig, SpanHeadConfig
 from sensorium.data.corpora import read_corpus
 from sensorium.data.records import read_records, texts_of
 from sensorium.data.splits import remove_overlap, split_by_text
@@ -20,9 +20,9 @@ from sensorium.errors import DataError, UsageError
 from sensorium.image.settings import ImageSettings
 from sensorium.models.build import Model, new_model
 from sensorium.models.image_encoder import ImageEncoder
-from sensorium.models.multimodal import MultimodalLM
 from sensorium.nn.lora import LoRASettings, merge_lora
 from sensorium.objectives._base import Objective
+from sensorium.objectives.answering import Answering
 from sensorium.objectives.causal import CausalLanguageModel
 from sensorium.objectives.contrastive import Contrastive
 from sensorium.objectives.conversation import Conversation
@@ -42,7 +42,7 @@ from sensorium.train.checks import check_fit, check_heads, check_kind
 from sensorium.train.loop import Outcome, Trainer
 from sensorium.train.new_models import new_config, new_image_settings, new_towers, start_token_id
 from sensorium.train.optim import OptimizerSettings
-from sensorium.train.recipe import DECODERS, LEARNERS, TWO_TEXTS, Recipe
+from sensorium.train.recipe import DECODERS, LEARNERS, LOOKING_KINDS, TWO_TEXTS, Recipe
 from sensorium.train.settings import LoopSettings
 from sensorium.train.state import fingerprint
 from sensorium.train.teaching import taught_by
@@ -172,7 +172,7 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
         chosen = recipe.lora
         settings = LoRASettings(chosen.rank, chosen.alpha, chosen.dropout)
         adapt(model, family, settings, chosen.targets, seed=recipe.train.seed)
-    assert not isinstance(model, ImageEncoder | MultimodalLM)  # check_kind has refused it
+    assert not isinstance(model, ImageEncoder)  # check_kind has refused it
     check_fit(model, tokenizer, family, objective, max_length=recipe.objective.max_length)
     if teacher is not None and recipe.distillation is not None:
         objective = taught_by(teacher, objective, tokenizer, recipe.distillation, recipe.train)
@@ -216,6 +216,9 @@ def make_objective(
     conversations, ``looking`` how images are made ready and cut: each for the objective that needs it.
     """
     chosen = recipe.objective
+    if chosen.kind == "answering":
+        assert looking is not None
+        return Answering(*looking, chosen.max_length)
     if chosen.kind == "contrastive":
         assert looking is not None
         return Contrastive(*looking, chosen.max_length, chosen.chunk, chosen.crop)
@@ -278,7 +281,8 @@ def _read(sources: str | Sequence[str], recipe: Recipe) -> list[dict[str, Any]]:
             records += read_corpus(source.removeprefix(CORPUS))
         else:
             kind = recipe.objective.kind
-            target, image = data.target if kind == "seq2seq" else None, data.image if kind == "contrastive" else None
+            target = data.target if kind in ("seq2seq", "answering") else None
+            image = data.image if kind in LOOKING_KINDS else None
             records += read_records(
                 source, text=data.text, label=data.label, pair=data.pair, target=target, image=image
             )
@@ -298,7 +302,7 @@ def _named_tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records) 
     if section.open is not None:
         return open_tokenizer(section.open)
     texts = (text for record in train for text in texts_of(record))
-    matches = recipe.objective.kind == "contrastive"
+    matches, looks = recipe.objective.kind == "contrastive", recipe.objective.kind == "answering"
     if section.train == "wordpiece":
         lowercase = section.lowercase is not False
         return train_wordpiece(
@@ -306,9 +310,9 @@ def _named_tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records) 
         )
     if section.train == "byte_level_bpe":
         # An encoder needs the frame and the mask, whatever it is called.
-        family: Literal["gpt2", "roberta", "clip"]
+        family: Literal["gpt2", "roberta", "clip", "llava"]
         family = "gpt2" if LEARNERS[recipe.objective.kind] == DECODERS else "roberta"
-        family = "clip" if matches else family
+        family = "clip" if matches else "llava" if looks else family
         return train_byte_level_bpe(texts, section.vocabulary_size, family=family)
     if section.train is not None:
         return train_pieces(texts, section.vocabulary_size, algorithm=section.train, lowercase=bool(section.lowercase))
@@ -340,7 +344,7 @@ def _start_token_id(recipe: Recipe, source: Checkpoint | None, tokenizer: Tokeni
 
 def _looking(recipe: Recipe, source: Checkpoint | None) -> tuple[ImageSettings, PatchStemConfig] | None:
     """How images are made ready and cut, for a model that looks at them."""
-    if recipe.objective.kind != "contrastive":
+    if recipe.objective.kind not in LOOKING_KINDS:
         return None
     if source is None:
         sizes = recipe.model
@@ -348,7 +352,7 @@ def _looking(recipe: Recipe, source: Checkpoint | None) -> tuple[ImageSettings, 
             sizes.hidden_size, sizes.image_size, sizes.patch_size, class_token=sizes.family != "siglip"
         )
         return new_image_settings(sizes), patches
-    assert isinstance(source.config, DualEncoderConfig)  # check_kind has seen to it
+    assert isinstance(source.config, DualEncoderConfig | MultimodalConfig)  # check_kind has seen to it
     return source.require_image_settings(), source.config.image.stem
 
 

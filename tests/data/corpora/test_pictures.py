@@ -44,3 +44,15 @@ def test_sides_share_no_concept_and_every_glyph_is_drawn_in_the_middle() -> None
 def test_an_unknown_side_is_refused() -> None:
     with pytest.raises(UsageError, match="the side of a corpus is train, validation, test"):
         read_corpus("icons:held-out")
+
+
+def test_easy_vqa_has_its_published_test_and_no_picture_on_two_sides() -> None:
+    pytest.importorskip("easy_vqa", reason="easy-vqa is not installed: sensorium[recipes] brings it")
+    sides = {side: read_corpus(f"easy_vqa:{side}") for side in ("train", "validation", "test")}
+    assert len(sides["train"]) + len(sides["validation"]) == 38_575
+    assert len(sides["test"]) == 9_673
+    pictures = {side: {record["image"] for record in records} for side, records in sides.items()}
+    assert {side: len(images) for side, images in pictures.items()}["test"] == 1_000
+    assert not pictures["train"] & pictures["validation"]
+    assert 100 < len(pictures["validation"]) < 300
+    assert set(sides["test"][0]) == {"image", "text", "target"}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sensorium.data.corpora.installed import installed_file
-from sensorium.data.corpora.sides import check_side, on_side
+from sensorium.data.corpora.sides import check_side, on_side, side_of
 from sensorium.errors import missing_extra
 
 Record = dict[str, Any]
@@ -39,6 +39,25 @@ def icons(side: str) -> list[Record]:
     folder = installed_file("qtawesome", "qtawesome/fonts", extra="demo")
     glyphs = [glyph for path in sorted(folder.glob("*.json")) for glyph in _glyphs(path)]
     return [_drawn(glyph) for glyph in on_side(glyphs, lambda glyph: glyph["concept"], side, held_out=HELD_OUT)]
+
+
+def easy_vqa(side: str) -> list[Record]:
+    """48 000 questions about 5 000 pictures of one coloured shape each, with their answers in ``target``.
+
+    ``test`` is the published one; ``validation`` are the questions about a twentieth of the training pictures.
+    """
+    check_side(side)
+    folder = installed_file("easy-vqa", "easy_vqa/data", extra="recipes")
+    records = []
+    for part in ("train", "test"):
+        asked = json.loads((folder / part / "questions.json").read_text(encoding="utf-8"))
+        for question, answer, image in asked:
+            held_out = part == "train" and side_of(str(image), 0.05) == "validation"
+            own = "validation" if held_out else part
+            if side in ("", own):
+                path = folder / part / "images" / f"{image}.png"
+                records.append({"image": str(path), "text": question, "target": answer})
+    return records
 
 
 def words_of(name: str) -> tuple[str, str]:
