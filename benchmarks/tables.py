@@ -226,6 +226,25 @@ def few_shot(processor: str, rows: Sequence[Row]) -> str:
     return table(["who", "examples", "accuracy, %", "by likelihood a character, %"], cells)
 
 
+def icons(processor: str, rows: Sequence[Row]) -> str:
+    """Icons found by words, and words by icons."""
+    ways = {"text_to_image": "words → icon", "image_to_text": "icon → words"}
+    cells = [
+        [row["what"], f"{row['data']} ({number(row['n'])})", ways[row["way"]],
+         *(score(row, f"recall_{k}") for k in (1, 5, 10)), row["seconds"]]
+        for row in rows
+    ]  # fmt: skip
+    return table(["who", "asked", "way", "among 1, %", "among 5, %", "among 10, %", "seconds"], cells)
+
+
+def vqa(processor: str, rows: Sequence[Row]) -> str:
+    """Questions about pictures."""
+    cells = [
+        [row["sees"], number(row["n"]), score(row, "accuracy", "interval", digits=2), row["seconds"]] for row in rows
+    ]
+    return table(["sees", "questions", "right, %", "seconds"], cells)
+
+
 SECTIONS = {
     "peers": (peers, "peers", ["what"]),
     "decoding": (decoding, "decoding", ["what", "sequences"]),
@@ -245,6 +264,8 @@ REACHED = {
     "software": (software, "software", ["language", "data", "what"]),
     "summaries": (summaries, "summaries", ["data", "what"]),
     "tiny gpt": (tiny_gpt, "tiny_gpt", ["what"]),
+    "icons": (icons, "icons", ["data", "what", "way"]),
+    "vqa": (vqa, "vqa", ["sees"]),
     "few shot": (few_shot, "tiny_gpt_few_shot", ["what", "shots"]),
 }
 """Mark on the page → how to draw the table, its file, and what tells its rows apart."""
