@@ -76,6 +76,11 @@ def probability(ratio: Any, gallery: int, calibration: Calibration) -> Any:
     0.75
     """
     odds = calibration.slope * np.asarray(ratio) + calibration.offset - math.log(gallery)
+    return logistic(odds)
+
+
+def logistic(odds: Any) -> Any:
+    """Logarithms of odds → probabilities."""
     return 1 / (1 + np.exp(-np.clip(odds, -500, 500)))
 
 
@@ -87,7 +92,7 @@ def fit(scaled: Array, matches: npt.NDArray[np.bool_]) -> Calibration:
     x = np.stack([r, np.ones_like(r)], axis=1)  # [M · N, 2]
     theta = np.array([1.0, 0.0])
     for _ in range(STEPS):
-        p = 1 / (1 + np.exp(-np.clip(x @ theta, -500, 500)))
+        p = logistic(x @ theta)
         gradient = x.T @ (weights * (p - y)) + RIDGE * theta
         hessian = (x * (weights * p * (1 - p))[:, None]).T @ x + RIDGE * np.eye(2)
         step = np.linalg.solve(hessian, gradient)

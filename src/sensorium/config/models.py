@@ -144,8 +144,31 @@ class ImageEncoderConfig(Checked):
         return () if self.sequence is None else ("sequence",)
 
 
+class ReadsTexts:
+    """What a model that looks at images says of texts: what its part for them says."""
+
+    text: Any
+
+    @property
+    def stem(self) -> TokenStemConfig:
+        """What reads texts."""
+        stem: TokenStemConfig = self.text.stem
+        return stem
+
+    @property
+    def stack(self) -> StackConfig:
+        """The stack of that part."""
+        stack: StackConfig = self.text.stack
+        return stack
+
+    @property
+    def max_length(self) -> int:
+        """Tokens, and vectors of images among them, in the longest sequence this model can read."""
+        return int(self.text.max_length)
+
+
 @dataclass(frozen=True)
-class DualEncoderConfig(Checked):
+class DualEncoderConfig(ReadsTexts, Checked):
     """A tower for images and a tower for texts, whose vectors are compared (Radford et al., 2021)."""
 
     image: ImageEncoderConfig
@@ -165,28 +188,13 @@ class DualEncoderConfig(Checked):
     """Each pair is judged alone, by a sigmoid, with a bias that is learnt (Zhai et al., 2023)."""
 
     @property
-    def stem(self) -> TokenStemConfig:
-        """What reads texts."""
-        return self.text.stem
-
-    @property
-    def stack(self) -> StackConfig:
-        """The tower of texts."""
-        return self.text.stack
-
-    @property
-    def max_length(self) -> int:
-        """Tokens in the longest text this model can read."""
-        return self.text.max_length
-
-    @property
     def head_names(self) -> tuple[str, ...]:
         """The heads this model has: none."""
         return ()
 
 
 @dataclass(frozen=True)
-class MultimodalConfig(Checked):
+class MultimodalConfig(ReadsTexts, Checked):
     """A decoder of sequences in which images stand among words: each vector of an image tower, mapped into the
     decoder's space, takes the place of a token (Liu et al., 2023)."""
 
@@ -215,21 +223,6 @@ class MultimodalConfig(Checked):
             raise UsageError(
                 f"images stand at token {self.image_token_id}; the decoder has {self.text.stem.vocabulary_size}"
             )
-
-    @property
-    def stem(self) -> TokenStemConfig:
-        """What reads texts."""
-        return self.text.stem
-
-    @property
-    def stack(self) -> StackConfig:
-        """What reads texts and images."""
-        return self.text.stack
-
-    @property
-    def max_length(self) -> int:
-        """Tokens and vectors of images in the longest sequence this model can read."""
-        return self.text.max_length
 
     @property
     def head_names(self) -> tuple[str, ...]:

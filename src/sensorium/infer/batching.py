@@ -110,6 +110,25 @@ def _ahead(items: Iterable[Item], size: Callable[[Item], int], batch_tokens: int
         yield waiting
 
 
+def within(items: Iterable[Item], size: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
+    """Runs of items whose sizes add up to ``most``, an item that is larger alone.
+
+    >>> list(within([2, 2, 1, 9], lambda item: item, 4))
+    [[2, 2], [1], [9]]
+    """
+    waiting: list[Item] = []
+    total = 0
+    for item in items:
+        own = size(item)
+        if waiting and total + own > most:
+            yield waiting
+            waiting, total = [], 0
+        waiting.append(item)
+        total += own
+    if waiting:
+        yield waiting
+
+
 @torch.inference_mode()
 def _run(windows: Sequence[Encoding], run: Run[Result], batch_tokens: int) -> list[Result]:
     """One result a window, in order; the batches are of similar length."""

@@ -115,6 +115,11 @@ class GenerationSettings:
         """What ``forced_eos_token_id`` names."""
         return _ids(self.forced_eos_token_id)
 
+    def room(self, prompt_length: int) -> int:
+        """Tokens that a prompt and all that goes on from it take at most."""
+        branches = max(self.num_beams, self.num_return_sequences)
+        return (prompt_length + self.most_new_tokens(prompt_length)) * branches
+
     def most_new_tokens(self, prompt_length: int) -> int:
         """Tokens to write at most after a prompt. Raises ``UsageError`` where ``max_length`` leaves room for none.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sensorium.calibration import Calibration, probability
+from sensorium.calibration import Calibration, logistic, probability
 from sensorium.errors import UsageError
 from sensorium.search.index import check_model
 from sensorium.search.store import Found, Kind, Store, Vector
@@ -83,6 +83,6 @@ class Searcher:
         scale = float(model.logit_scale.detach().exp())
         scaled = scale * np.array([one.cosine for one in found])
         if model.logit_bias is not None:  # each pair is judged alone
-            return [float(p) for p in 1 / (1 + np.exp(-(scaled + float(model.logit_bias.detach()))))]
+            return [float(p) for p in logistic(scaled + float(model.logit_bias.detach()))]
         ratio = scaled - self.store.background(vector, kind, scale)
         return [float(p) for p in probability(ratio, count, self.calibration)]

@@ -12,6 +12,7 @@ from sensorium.checkpoint import Checkpoint
 from sensorium.config import MultimodalConfig
 from sensorium.errors import DataError, UsageError
 from sensorium.image.patches import pack_images
+from sensorium.infer.batching import within
 from sensorium.infer.looking import Looking
 from sensorium.infer.settings import GenerationSettings, settings_of
 from sensorium.infer.write import write
@@ -64,19 +65,12 @@ class ImageTextToText(ImageTask):
         self, images: Iterable[Any], text: str | Sequence[str], settings: GenerationSettings, full: bool
     ) -> Iterator[list[dict[str, Any]]]:
         """Batches of prompts whose places, the new ones of every branch among them, fit ``batch_tokens``."""
-        branches = max(settings.num_beams, settings.num_return_sequences)
-        batch: list[_Prompt] = []
-        waiting = 0
-        for number, one in enumerate(images, 1):
-            prompt = self._prompt(one, text, number)
-            length = len(prompt.ids) + sum(self._places(pixels) for pixels in prompt.pixels)
-            size = (length + settings.most_new_tokens(length)) * branches
-            if batch and waiting + size > self.batch_tokens:
-                yield from self._batch(batch, settings, full)
-                batch, waiting = [], 0
-            batch.append(prompt)
-            waiting += size
-        if batch:
+
+        def size(prompt: _Prompt) -> int:
+            return settings.room(len(prompt.ids) + sum(self._places(pixels) for pixels in prompt.pixels))
+
+        prompts = (self._prompt(one, text, number) for number, one in enumerate(images, 1))
+        for batch in within(prompts, size, self.batch_tokens):
             yield from self._batch(batch, settings, full)
 
     def _prompt(self, images: Any, text: str | Sequence[str], number: int) -> _Prompt:

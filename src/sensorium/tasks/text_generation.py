@@ -8,6 +8,7 @@ from typing import Any
 
 from sensorium.checkpoint import Checkpoint
 from sensorium.errors import UsageError
+from sensorium.infer.batching import within
 from sensorium.infer.prefix import Prefixes
 from sensorium.infer.settings import GenerationSettings, settings_of
 from sensorium.infer.write import Written, write, write_stream
@@ -104,19 +105,9 @@ class TextGeneration:
         self, inputs: Iterable[Any], settings: GenerationSettings, given: _Given
     ) -> Iterator[list[dict[str, Any]]]:
         """Batches of prompts whose tokens, the new ones of every branch among them, fit ``batch_tokens``."""
-        branches = max(settings.num_beams, settings.num_return_sequences)
-        batch: list[Any] = []
-        tokens = 0
-        for number, one in enumerate(inputs, 1):
-            length = len(self._ids(one, number, given))
-            size = (length + settings.most_new_tokens(length)) * branches
-            if batch and tokens + size > self.batch_tokens:
-                yield from self._batch(batch, settings, given)
-                batch, tokens = [], 0
-            batch.append(one)
-            tokens += size
-        if batch:
-            yield from self._batch(batch, settings, given)
+        sized = ((one, settings.room(len(self._ids(one, number, given)))) for number, one in enumerate(inputs, 1))
+        for batch in within(sized, lambda pair: pair[1], self.batch_tokens):
+            yield from self._batch([one for one, _ in batch], settings, given)
 
     def _batch(self, prompts: list[Any], settings: GenerationSettings, given: _Given) -> list[list[dict[str, Any]]]:
         ids = [self._ids(prompt, number, given) for number, prompt in enumerate(prompts, 1)]

@@ -15,6 +15,8 @@ from sensorium.text.asking import IMAGE
 from sensorium.text.opening import CONVENTIONS, set_bert_pipeline, set_byte_level_pipeline
 
 END = "<|endoftext|>"
+ByteLevel = Literal["gpt2", "roberta", "clip", "llava"]
+"""Whose special tokens a byte-level vocabulary has."""
 _BYTE_LEVEL = {
     "gpt2": (END,),
     "roberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
@@ -108,7 +110,7 @@ def train_byte_level_bpe(
     texts: Iterable[str],
     vocabulary_size: int,
     *,
-    family: Literal["gpt2", "roberta", "clip", "llava"] = "gpt2",
+    family: ByteLevel = "gpt2",
     min_frequency: int = 2,
     max_length: int | None = None,
 ) -> Tokenizer:

@@ -36,7 +36,7 @@ from sensorium.storage import atomic_folder, read_text, write_json
 from sensorium.text import Tokenizer, open_tokenizer
 from sensorium.text.chat import MAX_TEMPLATE_BYTES
 from sensorium.text.pieces import train_pieces
-from sensorium.text.training import train_byte_level_bpe, train_wordpiece
+from sensorium.text.training import ByteLevel, train_byte_level_bpe, train_wordpiece
 from sensorium.train.calibrating import calibrated
 from sensorium.train.checks import check_fit, check_heads, check_kind
 from sensorium.train.loop import Outcome, Trainer
@@ -302,18 +302,16 @@ def _named_tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records) 
     if section.open is not None:
         return open_tokenizer(section.open)
     texts = (text for record in train for text in texts_of(record))
-    matches, looks = recipe.objective.kind == "contrastive", recipe.objective.kind == "answering"
+    kind = recipe.objective.kind
     if section.train == "wordpiece":
+        pieces: Literal["bert", "clip"] = "clip" if kind == "contrastive" else "bert"
         lowercase = section.lowercase is not False
-        return train_wordpiece(
-            texts, section.vocabulary_size, family="clip" if matches else "bert", lowercase=lowercase
-        )
+        return train_wordpiece(texts, section.vocabulary_size, family=pieces, lowercase=lowercase)
     if section.train == "byte_level_bpe":
         # An encoder needs the frame and the mask, whatever it is called.
-        family: Literal["gpt2", "roberta", "clip", "llava"]
-        family = "gpt2" if LEARNERS[recipe.objective.kind] == DECODERS else "roberta"
-        family = "clip" if matches else "llava" if looks else family
-        return train_byte_level_bpe(texts, section.vocabulary_size, family=family)
+        encoder_or_decoder: ByteLevel = "gpt2" if LEARNERS[kind] == DECODERS else "roberta"
+        own: dict[str, ByteLevel] = {"contrastive": "clip", "answering": "llava"}
+        return train_byte_level_bpe(texts, section.vocabulary_size, family=own.get(kind, encoder_or_decoder))
     if section.train is not None:
         return train_pieces(texts, section.vocabulary_size, algorithm=section.train, lowercase=bool(section.lowercase))
     if source is None:
