@@ -17,6 +17,7 @@ from sensorium.errors import CheckpointError, UsageError, nearest
 from sensorium.families import get_family
 from sensorium.families._linear import LinearMap, linear_maps
 from sensorium.models.build import Model
+from sensorium.models.image_codec import ImageCodec
 from sensorium.nn.lora import LoRASettings, adapted_maps, add_lora
 from sensorium.storage import read_object, read_tensor_file, write_json, write_tensors
 
@@ -151,6 +152,7 @@ def put_on(adapter: Adapter, model: Model, family: str, *, where: str) -> None:
 
 def _maps(model: Model, family: str) -> list[LinearMap]:
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    assert not isinstance(model, ImageCodec)  # it has no blocks that an adapter is for
     return linear_maps(get_family(family, where="this model"), shapes, model.config)
 
 

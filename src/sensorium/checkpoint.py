@@ -21,6 +21,7 @@ from sensorium.config import (
     DualEncoderConfig,
     EncoderConfig,
     EncoderDecoderConfig,
+    ImageCodecConfig,
     ImageEncoderConfig,
     LanguageConfig,
     ModelConfig,
@@ -38,6 +39,7 @@ from sensorium.image.settings import FILE as IMAGE_SETTINGS
 from sensorium.image.settings import ImageSettings, read_image_settings, write_image_settings
 from sensorium.models.build import Model, build, initialise
 from sensorium.models.dual_encoder import DualEncoder
+from sensorium.models.image_codec import ImageCodec
 from sensorium.models.image_encoder import ImageEncoder
 from sensorium.nn.lora import merge_lora
 from sensorium.sentence import SentenceSettings, read_sentence_settings, write_sentence_settings
@@ -88,7 +90,7 @@ class Checkpoint:
     @property
     def language_config(self) -> LanguageConfig:
         """The config of a model that reads text and nothing else. Raises ``CheckpointError`` for others."""
-        if isinstance(self.config, ImageEncoderConfig | DualEncoderConfig | MultimodalConfig):
+        if isinstance(self.config, ImageEncoderConfig | DualEncoderConfig | MultimodalConfig | ImageCodecConfig):
             raise CheckpointError(
                 f"{self.folder}: a {self.family} model looks at images; this is for one that reads text alone"
             )
@@ -147,7 +149,7 @@ def open_checkpoint(
     where = found.path if file is not None else folder
     model, untrained = _load_model(family, config, tensors, add_heads or {}, dtype, seed, where)
     tokenizer = found.tokenizer()
-    if tokenizer is not None and not isinstance(config, ImageEncoderConfig):
+    if tokenizer is not None and not isinstance(config, ImageEncoderConfig | ImageCodecConfig):
         _check_vocabulary(tokenizer, config.stem, where)
         _check_vocabulary(tokenizer.target, getattr(config, "decoder_stem", config.stem), where)
     generation = _read_generation(folder if file is None else None, found.raw)
@@ -194,7 +196,7 @@ def save_checkpoint(
             write_router(temporary, model)
         if chat_template is not None:
             write_text(temporary / JINJA_FILE, chat_template)
-        if sentence is not None:
+        if sentence is not None and not isinstance(model, ImageCodec):
             write_sentence_settings(temporary, sentence, hidden_size=model.config.stack.hidden_size)
         if calibration is not None:
             write_calibration(temporary, calibration)
@@ -211,7 +213,7 @@ def _write(
         config = {**config, **_ends(tokenizer, model.config)}
     write_weights(folder, weights)
     write_json(folder / "config.json", config)
-    if tokenizer is not None and not isinstance(model, ImageEncoder):
+    if tokenizer is not None and not isinstance(model, ImageEncoder | ImageCodec):
         tokenizer.save(folder)
     processor = get_family(family, where="this model").processor
     if images is not None and processor:

@@ -7,13 +7,15 @@ activations, softmax, embedding look-ups.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from sensorium.config import (
+    DrawingConfig,
     DualEncoderConfig,
     EncoderConfig,
     EncoderDecoderConfig,
+    ImageCodecConfig,
     ImageEncoderConfig,
     LearnedPositions,
     ModelConfig,
@@ -69,6 +71,8 @@ def patch_stem_parameters(stem: PatchStemConfig) -> int:
 
 def parameters(config: ModelConfig) -> int:
     """All parameters of a model, a tied matrix once."""
+    if isinstance(config, ImageCodecConfig):
+        return codec_parameters(config)
     d = config.stack.hidden_size
     if isinstance(config, DualEncoderConfig):
         width = config.image.stack.hidden_size if config.image_projection else 0
@@ -76,7 +80,9 @@ def parameters(config: ModelConfig) -> int:
         return parameters(config.image) + parameters(config.text) + projections + 1 + config.logit_bias
     if isinstance(config, MultimodalConfig):
         inputs = config.image.stack.hidden_size + config.bias
-        return parameters(config.image) + parameters(config.text) + d * (inputs + d + config.bias)
+        maps = d * (inputs + (config.maps - 1) * (d + config.bias))
+        count = parameters(config.image) + parameters(config.text) + maps
+        return count if config.drawing is None else count + drawing_parameters(config.drawing, d)
     if isinstance(config, ImageEncoderConfig):
         count = patch_stem_parameters(config.stem) + stack_parameters(config.stack)
         count += d * d + d if isinstance(config.pooler, PoolerConfig) else 0
@@ -107,6 +113,63 @@ def parameters(config: ModelConfig) -> int:
     return count + (2 * (d + 1) if config.span else 0)
 
 
+def drawing_parameters(config: DrawingConfig, size: int) -> int:
+    """The codec, a table of its tokens, the maps from there to vectors of ``size``, and the head over its codes."""
+    codec = config.codec
+    maps = size * (codec.code_size + 1) + (config.maps - 1) * size * (size + 1)
+    head = size * (size + 1) + codec.num_codes * (size + 1)
+    return codec_parameters(codec) + codec.num_codes * codec.code_size + maps + head
+
+
+def convolutions(config: ImageCodecConfig) -> Iterator[tuple[int, int, int, int]]:
+    """Of every convolution of a codec: channels in and out, side of its kernel, and at how many places for a token."""
+    sizes, coarsest = config.levels, len(config.levels) - 1
+
+    def block(inputs: int, outputs: int, places: int) -> Iterator[tuple[int, int, int, int]]:
+        yield from ((inputs, outputs, 3, places), (outputs, outputs, 3, places))
+        if inputs != outputs:
+            yield inputs, outputs, 1, places
+
+    yield config.image_channels, config.channels, 3, 4**coarsest
+    yield sizes[0], config.image_channels, 3, 4**coarsest
+    for level, size in enumerate(sizes):
+        places = 4 ** (coarsest - level)
+        finer, coarser = (config.channels, *sizes)[level], sizes[min(level + 1, coarsest)]
+        for number in range(config.blocks):
+            yield from block(finer if number == 0 else size, size, places)
+        for number in range(config.blocks + 1):
+            yield from block(coarser if number == 0 else size, size, places)
+        if level < coarsest:
+            yield size, size, 3, places // 4  # down
+        if level:
+            yield size, size, 3, 4 * places  # up
+    last = sizes[-1]
+    for _ in range(4):  # two blocks on each side, between which all places attend
+        yield from block(last, last, 1)
+    yield from [(last, last, 1, 1)] * 4 * (2 * config.blocks + 3)
+    yield from ((last, config.latent_size, 3, 1), (config.latent_size, last, 3, 1))
+    yield from ((config.latent_size, config.code_size, 1, 1), (config.code_size, config.latent_size, 1, 1))
+
+
+def codec_parameters(config: ImageCodecConfig) -> int:
+    """All convolutions, the norms before them, and the codes."""
+    sizes = config.levels
+    weights = sum(inputs * outputs * side**2 + outputs for inputs, outputs, side, _ in convolutions(config))
+    norms = sizes[0] + sizes[-1] * (1 + 8 + 2 * config.blocks + 3)  # last ones, of the middle, of attention
+    for level, size in enumerate(sizes):
+        finer, coarser = (config.channels, *sizes)[level], (*sizes, sizes[-1])[level + 1]
+        norms += coarser + (2 * config.blocks + 1) * size  # of the way back, which has a block more
+        norms += finer + (2 * config.blocks - 1) * size if config.blocks else 0
+    return weights + 2 * norms + config.num_codes * config.code_size
+
+
+def codec_flops(config: ImageCodecConfig, lengths: Sequence[int]) -> int:
+    """FLOPs of an image there and back, for images of so many tokens."""
+    products = sum(2 * inputs * outputs * side**2 * places for inputs, outputs, side, places in convolutions(config))
+    attention = 4 * config.levels[-1] * (2 * config.blocks + 3)
+    return products * sum(lengths) + attention * sum(length * length for length in lengths)
+
+
 def forward_flops(
     config: ModelConfig,
     lengths: Iterable[int],
@@ -122,6 +185,8 @@ def forward_flops(
     ``source_lengths`` are those of the images.
     """
     sizes = list(lengths)
+    if isinstance(config, ImageCodecConfig):
+        return codec_flops(config, sizes)
     if isinstance(config, ImageEncoderConfig):
         return stack_flops(config.stack, sizes) + 2 * config.stem.patch_values * config.stem.hidden_size * sum(sizes)
     if isinstance(config, DualEncoderConfig):

@@ -84,7 +84,7 @@ def test_a_checkpoint_goes_on_learning(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.family=clip"], "'answering' trains a model of the family llava, not clip"),
+        (["model.family=clip"], "'answering' trains a model of the family llava or janus, not clip"),
         (["objective.max_length=10"], r"record 1 has \d+ tokens and patches; objective.max_length is 10"),
         (["data.target=reply"], "reply"),
         (["tokenizer.train=wordpiece"], "tokenizer.train: 'wordpiece' has no end token"),

@@ -41,10 +41,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "family": checkpoint.family,
         "parameters": sum(parameter.numel() for parameter in parameters),
         "bytes_on_disk": sum(file.stat().st_size for file in _weights(checkpoint.folder)),
-        "num_layers": config.stack.num_layers,
-        "hidden_size": config.stack.hidden_size,
-        "num_heads": config.stack.num_heads,
-        "mlp_size": config.stack.mlp_size,
+        **_sizes(config),
         **_reads(config),
         "heads": list(config.head_names),
         "labels": {
@@ -58,10 +55,22 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     return facts
 
 
+def _sizes(config: ModelConfig) -> dict[str, int]:
+    """Of the stack, or of the levels of a codec."""
+    from sensorium.config import ImageCodecConfig
+
+    if isinstance(config, ImageCodecConfig):
+        return {"num_levels": len(config.levels), "num_codes": config.num_codes, "code_size": config.code_size}
+    names = ("num_layers", "hidden_size", "num_heads", "mlp_size")
+    return {name: getattr(config.stack, name) for name in names}
+
+
 def _reads(config: ModelConfig) -> dict[str, int]:
     """How much a model can take in."""
-    from sensorium.config import ImageEncoderConfig
+    from sensorium.config import ImageCodecConfig, ImageEncoderConfig
 
+    if isinstance(config, ImageCodecConfig):
+        return {"image_size": config.image_size, "patch_size": config.patch_size}
     images = getattr(config, "image", config)
     facts = {}
     if isinstance(images, ImageEncoderConfig):

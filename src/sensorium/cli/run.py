@@ -31,12 +31,15 @@ def run(
     document: Annotated[
         Path | None, typer.Option(help="A whole document to translate or summarise: md, html, txt, srt, vtt.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Where to write the document's answer; none: here.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write the document's answer (none: here), or the pictures drawn.")
+    ] = None,
 ) -> None:
     """Run a task over texts, or over images by their paths. Answers come in the order of the inputs, as they are ready.
 
     Question answering reads contexts, and the question from --set question=…; next-sentence-prediction reads texts two
-    by two; sentence-similarity compares the first with all others. Text generation goes on from a text, or answers it
+    by two; sentence-similarity compares the first with all others. text-to-image draws into --output: a file for one
+    picture, a folder for several. Text generation goes on from a text, or answers it
     with --chat; records of a file that hold "messages" are whole chats. translation and summarization take a
     --document.
     """
@@ -44,9 +47,11 @@ def run(
         if texts or file is not None:
             raise UsageError("--document and texts or --file were both given; choose one")
         return run_document(task, model, document, output, dict(map(parse_setting, settings or ())), dtype, json)
-    if output is not None:
-        raise UsageError("--output is for a --document; answers to texts go to the terminal, or a pipe")
     arguments = dict(map(parse_setting, settings or ()))
+    if task == "text-to-image":
+        return run_drawings(model, read_inputs(texts or [], file), output, arguments, dtype)
+    if output is not None:
+        raise UsageError("--output is for a --document and for drawings; other answers go to the terminal, or a pipe")
     question = arguments.pop("question", None) if task == "question-answering" else None
     records = read_inputs(texts or [], file)
     if chat:
@@ -64,6 +69,29 @@ def run(
     call = pipeline(task, model=model, dtype=dtype, **arguments)
     for answer in call([*inputs] if task == "sentence-similarity" else inputs):
         typer.echo(json_format.dumps(answer, ensure_ascii=False, default=_plain) if json else shown(answer))
+
+
+def run_drawings(
+    model: str, records: Iterable[Mapping[str, Any]], output: Path | None, arguments: Mapping[str, Any], dtype: str
+) -> None:
+    """Pictures of texts: one into a file, several into a folder, with what each was drawn for on the terminal."""
+    from sensorium.tasks import pipeline
+
+    if output is None:
+        raise UsageError("text-to-image needs --output: a file such as picture.png, or a folder for several pictures")
+    texts = [record["text"] for record in records]
+    several = len(texts) * int(arguments.get("num_images_per_prompt", 1)) > 1
+    if several and output.suffix:
+        raise UsageError(f"--output {output} is one file, and there are several pictures; give a folder")
+    call = pipeline("text-to-image", model=model, dtype=dtype, **arguments)
+    (output if several else output.parent).mkdir(parents=True, exist_ok=True)
+    number = 0
+    for text, drawn in zip(texts, call(iter(texts)), strict=True):
+        for picture in drawn if isinstance(drawn, list) else [drawn]:
+            number += 1
+            path = output / f"{number}.png" if several else output.with_suffix(output.suffix or ".png")
+            picture.save(path)
+            typer.echo(f"{path}  {text}")
 
 
 def run_document(

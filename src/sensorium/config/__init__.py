@@ -6,6 +6,11 @@ logits). An optional part is an optional sub-config; a choice is a ``Literal``. 
 
 from __future__ import annotations
 
+from sensorium.config.codec import (
+    NORM_GROUPS,
+    DrawingConfig,
+    ImageCodecConfig,
+)
 from sensorium.config.heads import (
     Activation,
     LanguageModelHeadConfig,
@@ -30,6 +35,7 @@ from sensorium.config.models import (
     LanguageConfig,
     ModelConfig,
     MultimodalConfig,
+    StackedConfig,
     TextVector,
     learned_positions,
     num_layers,
@@ -57,11 +63,14 @@ from sensorium.config.stack import (
 __all__ = [
     "BIASES",
     "ENCODER_HEADS",
+    "NORM_GROUPS",
     "Activation",
     "DecoderConfig",
+    "DrawingConfig",
     "DualEncoderConfig",
     "EncoderConfig",
     "EncoderDecoderConfig",
+    "ImageCodecConfig",
     "ImageEncoderConfig",
     "LanguageConfig",
     "LanguageModelHeadConfig",
@@ -86,6 +95,7 @@ __all__ = [
     "SinusoidalPositions",
     "SpanHeadConfig",
     "StackConfig",
+    "StackedConfig",
     "TextVector",
     "TokenHeadConfig",
     "TokenStemConfig",

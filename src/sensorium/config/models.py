@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sensorium.config._checked import Checked
+from sensorium.config.codec import DrawingConfig, ImageCodecConfig
 from sensorium.config.heads import (
     Activation,
     LanguageModelHeadConfig,
@@ -196,33 +197,49 @@ class DualEncoderConfig(ReadsTexts, Checked):
 @dataclass(frozen=True)
 class MultimodalConfig(ReadsTexts, Checked):
     """A decoder of sequences in which images stand among words: each vector of an image tower, mapped into the
-    decoder's space, takes the place of a token (Liu et al., 2023)."""
+    decoder's space, takes the place of a token (Liu et al., 2023). It may write images as well, in tokens of a codec.
+    """
 
     image: ImageEncoderConfig
     text: DecoderConfig
     image_token_id: int
     """What stands in a text for each vector of an image."""
-    image_blocks: int
-    """Of the image tower; the vectors after so many blocks are read, without its final norm."""
+    image_blocks: int | None
+    """Of the image tower; the vectors after so many blocks are read. ``None``: after all, and the final norm."""
     class_vector: bool = False
     """The class token's vector is read as well as the patches'."""
+    maps: int = 2
+    """Between the tower and the decoder."""
     activation: Activation = "gelu"
-    """Between the two maps from the tower to the decoder."""
+    """Between those maps."""
     bias: bool = True
     """Those maps have biases."""
+    drawing: DrawingConfig | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.image_blocks <= self.image.stack.num_layers:
+        if self.image_blocks is not None and not 0 < self.image_blocks <= self.image.stack.num_layers:
             raise UsageError(
                 f"vectors are read after {self.image_blocks} blocks; the image tower has {self.image.stack.num_layers}"
             )
+        if not self.maps:
+            raise UsageError("MultimodalConfig.maps is 0; at least one leads from the image tower to the decoder")
         if self.text.stem.positions is not None:
             raise UsageError("the decoder adds positions to tokens, which images would lack; it must have rotary ones")
         if self.image_token_id >= self.text.stem.vocabulary_size:
             raise UsageError(
                 f"images stand at token {self.image_token_id}; the decoder has {self.text.stem.vocabulary_size}"
             )
+
+    @property
+    def first_drawn_id(self) -> int:
+        """The id of the first token of drawings, which follow those of words."""
+        return self.text.stem.vocabulary_size
+
+    @property
+    def first_seen_id(self) -> int:
+        """The id of the first vector of images, which follow those of words and drawings."""
+        return self.first_drawn_id + (0 if self.drawing is None else self.drawing.codec.num_codes)
 
     @property
     def head_names(self) -> tuple[str, ...]:
@@ -236,6 +253,8 @@ def num_layers(config: ModelConfig) -> dict[str, int]:
         return {"encoder.": config.encoder_stack.num_layers, "decoder.": config.decoder_stack.num_layers}
     if isinstance(config, DualEncoderConfig | MultimodalConfig):
         return {"image.": config.image.stack.num_layers, "text.": config.text.stack.num_layers}
+    if isinstance(config, ImageCodecConfig):
+        return {}
     return {"": config.stack.num_layers}
 
 
@@ -256,4 +275,6 @@ def _max_length(stem: TokenStemConfig, stack: StackConfig) -> int:
 ENCODER_HEADS = ("masked_token", "next_sentence", "sequence", "token", "span")
 LanguageConfig = EncoderConfig | DecoderConfig | EncoderDecoderConfig
 """What reads tokens, and nothing else."""
-ModelConfig = LanguageConfig | ImageEncoderConfig | DualEncoderConfig | MultimodalConfig
+StackedConfig = LanguageConfig | ImageEncoderConfig | DualEncoderConfig | MultimodalConfig
+"""What is made of stacks."""
+ModelConfig = StackedConfig | ImageCodecConfig

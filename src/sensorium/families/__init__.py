@@ -27,6 +27,8 @@ FAMILIES = {
     "clip": "clip",
     "siglip": "siglip",
     "llava": "llava",
+    "janus": "janus",
+    "janus_vqgan": "janus_vqgan",
 }
 """``model_type`` in ``config.json`` → module in this folder."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Size
 
-from sensorium.config import ModelConfig, num_layers
+from sensorium.config import StackedConfig, num_layers
 from sensorium.families._table import Family, expand, part_sizes
 
 
@@ -33,7 +33,7 @@ class LinearMap:
         return int(self.rows.stop - self.rows.start)
 
 
-def linear_maps(family: Family, shapes: Mapping[str, Size], config: ModelConfig) -> list[LinearMap]:
+def linear_maps(family: Family, shapes: Mapping[str, Size], config: StackedConfig) -> list[LinearMap]:
     """Those of all blocks, by the shapes [N, K] of their weights; ``shapes`` has all parameters of the model."""
     found = []
     for rule, theirs in expand(family, family.base, num_layers(config), wanted=shapes):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sensorium.config import ModelConfig, StackConfig, num_layers
+from sensorium.config import ImageCodecConfig, ModelConfig, StackConfig, num_layers
 from sensorium.errors import CheckpointError
 from sensorium.families._keys import INERT, LABEL_KEYS, REQUIRES
 
@@ -174,7 +174,7 @@ def load(
         if not absent:
             found = [tensors[name] for name in theirs]
             ours[rule.ours] = _load_op(rule.op, found, config, shapes[rule.ours], where=f"{where}: {theirs[0]!r}")
-    known = set(_expand_names(family.ignored, base, max(layers.values()))) | _check_constants(
+    known = set(_expand_names(family.ignored, base, max(layers.values(), default=0))) | _check_constants(
         family, tensors, config, base, where=where
     )
     originals = {name.replace("{base}", base): original for name, original in family.copies.items()}
@@ -198,7 +198,7 @@ def save(family: Family, parameters: Mapping[str, Tensor], config: ModelConfig, 
     base, layers = "" if headless else family.base, num_layers(config)
     theirs: dict[str, Tensor] = {}
     for rule, names in expand(family, base, layers, wanted=parameters):
-        stack = config.image.stack if rule.ours.startswith("image.") else config.stack  # type: ignore[union-attr]
+        stack = _stack_of(config, rule.ours)
         theirs.update(zip(names, _save_op(rule.op, parameters[rule.ours], len(names), config, stack), strict=True))
         if rule.also is not None:
             theirs[rule.also] = parameters[rule.ours].clone()  # safetensors refuses two names for one memory
@@ -209,6 +209,13 @@ def save(family: Family, parameters: Mapping[str, Tensor], config: ModelConfig, 
     if unmapped:
         raise CheckpointError(f"family {family.name} has no name for {sorted(unmapped)[0]}; save it as another family")
     return theirs
+
+
+def _stack_of(config: ModelConfig, ours: str) -> StackConfig | None:
+    """The stack that a parameter is part of, where the model has any."""
+    if isinstance(config, ImageCodecConfig):
+        return None
+    return config.image.stack if ours.startswith("image.") else config.stack  # type: ignore[union-attr]
 
 
 def expand(
@@ -265,7 +272,7 @@ def _load_op(op: Op, tensors: list[Tensor], config: ModelConfig, shape: torch.Si
     return tensors[0]
 
 
-def _save_op(op: Op, tensor: Tensor, count: int, config: ModelConfig, stack: StackConfig) -> list[Tensor]:
+def _save_op(op: Op, tensor: Tensor, count: int, config: ModelConfig, stack: StackConfig | None) -> list[Tensor]:
     if callable(op):
         return [tensor.reshape(op(config)).clone()]
     if op == "join":
@@ -275,9 +282,9 @@ def _save_op(op: Op, tensor: Tensor, count: int, config: ModelConfig, stack: Sta
     return [tensor.t().contiguous()] if op == "transpose" else [tensor]
 
 
-def part_sizes(rows: int, count: int, stack: StackConfig) -> list[int]:
+def part_sizes(rows: int, count: int, stack: StackConfig | None) -> list[int]:
     """Rows of each of the ``count`` published tensors that are one of ours: queries, keys and values, or equal ones."""
-    sizes = list(stack.qkv_sizes)
+    sizes = [] if stack is None else list(stack.qkv_sizes)
     return sizes if count == 3 and sum(sizes) == rows else [rows // count] * count
 
 

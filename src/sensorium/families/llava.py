@@ -14,6 +14,7 @@ from sensorium.families._fields import PUBLISHED_ACTIVATIONS, read_activation, r
 from sensorium.families._table import Family, Rule, rules_like
 
 TEXT, IMAGES = "language_model.model.", "vision_tower."
+MAPS = 2
 
 
 def _of_tower(rule: Rule) -> Rule:
@@ -27,8 +28,8 @@ def _of_text(rule: Rule) -> Rule:
 
 RULES = (
     *(_of_tower(rule) for rule in clip.TOWERS if rule.ours.startswith("image.")),
-    *rules_like("projector.up", "multi_modal_projector.linear_1"),
-    *rules_like("projector.down", "multi_modal_projector.linear_2"),
+    *rules_like("projector.0", "multi_modal_projector.linear_1"),
+    *rules_like("projector.1", "multi_modal_projector.linear_2"),
     *(_of_text(rule) for rule in llama.RULES),
 )
 
@@ -64,12 +65,16 @@ def read_config(raw: Mapping[str, Any], parts: Collection[str]) -> MultimodalCon
 
 def write_config(config: MultimodalConfig) -> dict[str, Any]:
     """Our config → ``config.json``."""
-    image, text = config.image, llama.write_config(config.text)
+    image, text, blocks = config.image, llama.write_config(config.text), config.image_blocks
+    if blocks is None or config.maps != MAPS or config.drawing is not None:
+        raise CheckpointError(
+            f"a llava model reads vectors before the tower's final norm, through {MAPS} maps, and does not draw"
+        )
     return {
         "image_token_index": config.image_token_id,
         "image_seq_length": image.stem.grid**2 + config.class_vector,
         "projector_hidden_act": PUBLISHED_ACTIVATIONS[config.activation],
-        "vision_feature_layer": config.image_blocks - image.stack.num_layers - 1,
+        "vision_feature_layer": blocks - image.stack.num_layers - 1,
         "vision_feature_select_strategy": "full" if config.class_vector else "default",
         "multimodal_projector_bias": config.bias,
         "tie_word_embeddings": text["tie_word_embeddings"],

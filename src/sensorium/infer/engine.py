@@ -25,6 +25,7 @@ from sensorium.models.decoder import DecoderLM
 from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.encoder import EncoderLM
 from sensorium.models.encoder_decoder import EncoderDecoder
+from sensorium.models.image_codec import ImageCodec
 from sensorium.models.multimodal import MultimodalLM
 from sensorium.nn.heads import MaskedTokenHead
 from sensorium.nn.stems import TokenStem
@@ -54,6 +55,8 @@ def fast(model: AnyModel, dtype: str = "fp32", *, smooth: Mapping[str, Tensor] |
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}{nearest(dtype, DTYPES)}; known are {', '.join(DTYPES)}")
+    if isinstance(model, ImageCodec):
+        return model  # convolutions, which are torch's
     if isinstance(model, MultimodalLM):
         sides = {name: fast(getattr(model, name), dtype, smooth=smooth) for name in ("image", "text")}
         return _with(model, **sides)

@@ -32,6 +32,7 @@ from sensorium.models.build import Model, OneStack
 from sensorium.models.decoder import DecoderLM
 from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.encoder_decoder import EncoderDecoder
+from sensorium.models.image_codec import ImageCodec
 from sensorium.models.multimodal import MultimodalLM
 from sensorium.packed import Packed
 from sensorium.text import Encoding, Tokenizer
@@ -99,7 +100,7 @@ def quantise(
     opened = checkpoint.model
     plain = fast(opened, dtype)
     model: Model
-    if texts is None or dtype != "int8" or isinstance(opened, EncoderDecoder | DualEncoder | MultimodalLM):
+    if texts is None or dtype != "int8" or isinstance(opened, EncoderDecoder | DualEncoder | MultimodalLM | ImageCodec):
         model, found = plain, agreement(opened, plain, pack_encodings(encodings))
     else:
         _check(encodings, tokenizer, length)
@@ -132,7 +133,7 @@ def _check(encodings: Sequence[Encoding], tokenizer: Tokenizer, max_length: int)
 
 
 @torch.inference_mode()
-def agreement(model: Model, faster: Model, batch: Packed) -> Agreement:
+def agreement(model: Any, faster: Any, batch: Packed) -> Agreement:
     """Cosine of each sequence's mean vector under both models; of those that write, also their next tokens.
 
     An encoder–decoder reads the batch; its vectors are those of what the first model writes then.
@@ -140,7 +141,7 @@ def agreement(model: Model, faster: Model, batch: Packed) -> Agreement:
     vectors: list[Tensor]
     if isinstance(model, EncoderDecoder):
         sources, batch = batch, _answers(model, batch)
-        vectors = [one(batch, one.encode(sources)) for one in (model, faster)]  # type: ignore[operator]
+        vectors = [one(batch, one.encode(sources)) for one in (model, faster)]
     else:
         vectors = [one(batch) for one in (model, faster)]  # [T, D]
     means = [torch.stack([part.mean(dim=0) for part in batch.split(x)]) for x in vectors]  # [N, D]

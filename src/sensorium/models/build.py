@@ -12,6 +12,7 @@ from sensorium.config import (
     DecoderConfig,
     DualEncoderConfig,
     EncoderConfig,
+    ImageCodecConfig,
     ImageEncoderConfig,
     ModelConfig,
     MultimodalConfig,
@@ -20,6 +21,7 @@ from sensorium.models.decoder import DecoderLM
 from sensorium.models.dual_encoder import DualEncoder, first_value
 from sensorium.models.encoder import EncoderLM
 from sensorium.models.encoder_decoder import EncoderDecoder
+from sensorium.models.image_codec import ImageCodec
 from sensorium.models.image_encoder import ImageEncoder
 from sensorium.models.multimodal import MultimodalLM
 from sensorium.nn.block import Block, MemoryAttention
@@ -27,7 +29,9 @@ from sensorium.nn.block import Block, MemoryAttention
 OneStack = EncoderLM | DecoderLM | ImageEncoder
 LanguageModel = EncoderLM | DecoderLM | EncoderDecoder
 """What reads tokens, and nothing else."""
-Model = OneStack | EncoderDecoder | DualEncoder | MultimodalLM
+WithStack = OneStack | EncoderDecoder | DualEncoder | MultimodalLM
+"""What is a Transformer, or several."""
+Model = WithStack | ImageCodec
 INITIAL_STD = 0.02
 """Standard deviation of new weights, in BERT and in GPT-2."""
 
@@ -42,6 +46,8 @@ def build(config: ModelConfig) -> Model:
         return DualEncoder(config)
     if isinstance(config, MultimodalConfig):
         return MultimodalLM(config)
+    if isinstance(config, ImageCodecConfig):
+        return ImageCodec(config)
     return DecoderLM(config) if isinstance(config, DecoderConfig) else EncoderDecoder(config)
 
 
@@ -67,15 +73,20 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
     part of a block, and attention to the source, which begins as a search for what resembles the token (keys are made
     as queries are, Trockman & Kolter, 2023), finds nothing for thousands of steps.
 
-    ``only`` names the parameters to fill; ``None``: all of them.
+    A convolution's deviation is 1/√inputs. ``only`` names the parameters to fill; ``None``: all of them.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = {id(part.weight) for part in model.modules() if isinstance(part, nn.LayerNorm | nn.RMSNorm)}
     tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
-    residual, shrink = _residual_writers(model), (2 * model.config.stack.num_layers) ** -0.5
-    two_sides = isinstance(model, EncoderDecoder | DualEncoder | MultimodalLM)
+    norms |= {id(part.weight) for part in model.modules() if isinstance(part, nn.GroupNorm)}
+    residual, shrink = set[int](), 1.0
+    if not isinstance(model, ImageCodec):
+        residual, shrink = _residual_writers(model), (2 * model.config.stack.num_layers) ** -0.5
+    two_sides = isinstance(model, EncoderDecoder | DualEncoder | MultimodalLM | ImageCodec)
 
     def deviation(parameter: nn.Parameter) -> float:
+        if parameter.dim() > 2:  # a convolution: what goes through it keeps its size
+            return float(parameter[0].numel() ** -0.5)
         outputs, inputs = parameter.shape
         spread = math.sqrt(1 / inputs if id(parameter) in tables else 2 / (inputs + outputs))
         return (spread if two_sides else INITIAL_STD) * (shrink if id(parameter) in residual else 1.0)
@@ -99,7 +110,7 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
             part.key_value.weight[: len(part.query.weight)] = part.query.weight
 
 
-def _residual_writers(model: Model) -> set[int]:
+def _residual_writers(model: WithStack) -> set[int]:
     """The matrices whose small beginning keeps the residual stream what it is; none in a post-norm stack of one text,
     which begins as BERT did.
     """

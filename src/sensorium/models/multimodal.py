@@ -1,56 +1,89 @@
-"""MultimodalLM: a decoder of sequences in which images stand among words.
+"""MultimodalLM: a decoder of sequences in which images stand among words, and drawings too.
 
 Shapes: T packed tokens and vectors of images, R vectors of all images, D hidden size of the decoder, M chosen rows, V
-vocabulary.
+vocabulary of words, C codes of drawings.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from sensorium.config import MultimodalConfig
+from sensorium.config import Activation, DrawingConfig, MultimodalConfig
+from sensorium.errors import UsageError
 from sensorium.models.decoder import DecoderLM
+from sensorium.models.image_codec import ImageCodec
 from sensorium.models.image_encoder import ImageEncoder
 from sensorium.nn.block import ACTIVATIONS, Cache
 from sensorium.packed import Packed
 
 
-class Projector(nn.Module):
-    """From the image tower's vectors to the decoder's (Liu et al., 2024, §3.1)."""
+class Maps(nn.ModuleList):
+    """Linear maps from one space to another with an activation between them (Liu et al., 2024, §3.1)."""
 
-    def __init__(self, config: MultimodalConfig) -> None:
-        super().__init__()
-        size = config.text.stack.hidden_size
-        self.up = nn.Linear(config.image.stack.hidden_size, size, bias=config.bias)
-        self.down = nn.Linear(size, size, bias=config.bias)
-        self.activation = ACTIVATIONS[config.activation]
+    def __init__(self, inputs: int, size: int, count: int, activation: Activation, *, bias: bool = True) -> None:
+        super().__init__(nn.Linear(inputs if n == 0 else size, size, bias=bias) for n in range(count))
+        self.activation: Callable[[Tensor], Tensor] = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        """[R, hidden size of the tower] → [R, D]."""
-        output: Tensor = self.down(self.activation(self.up(x)))
-        return output
+        """[R, inputs] → [R, size]."""
+        for number, linear in enumerate(self):
+            x = linear(self.activation(x) if number else x)
+        return x
+
+
+class Drawing(nn.Module):
+    """What a decoder of words needs to draw: a codec, the vectors of its tokens, and a head that says the next."""
+
+    def __init__(self, config: DrawingConfig, size: int) -> None:
+        super().__init__()
+        self.codec = ImageCodec(config.codec)
+        self.tokens = nn.Embedding(config.codec.num_codes, config.codec.code_size)
+        self.maps = Maps(config.codec.code_size, size, config.maps, config.activation)
+        self.head = nn.Linear(size, size)
+        self.activation: Callable[[Tensor], Tensor] = ACTIVATIONS[config.activation]
+        self.vocabulary = nn.Linear(size, config.codec.num_codes)
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """[R] int64 tokens of drawings → [R, D]; each that occurs is mapped once."""
+        distinct, place = tokens.unique(return_inverse=True)
+        vectors: Tensor = self.maps(self.tokens(distinct))
+        return vectors[place]
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """[M, D] → [M, C]: which token of the drawing comes next."""
+        logits: Tensor = self.vocabulary(self.states(hidden_states))
+        return logits
+
+    def states(self, hidden_states: Tensor) -> Tensor:
+        """[M, D] → [M, D], of which the vocabulary's products are the logits."""
+        return self.activation(self.head(hidden_states))
 
 
 class MultimodalLM(nn.Module):
     """Token ids and images in, a vector for the next token out of each place.
 
-    A vector of an image is a token that the vocabulary does not have: row r of what ``see`` gives has the id V + r. So
-    sequences stay lists of ids, and everything that packs, caches and decodes them takes them as they are.
+    A token of a drawing, and a vector of an image, is a token that the vocabulary of words does not have: code c has
+    the id V + c, row r of what ``see`` gives V + C + r. So sequences stay lists of ids, and everything that packs,
+    caches and decodes them takes them as they are.
     """
 
     def __init__(self, config: MultimodalConfig) -> None:
         super().__init__()
         self.config = config
+        size = config.text.stack.hidden_size
         self.image = ImageEncoder(config.image)
-        self.projector = Projector(config)
+        self.projector = Maps(config.image.stack.hidden_size, size, config.maps, config.activation, bias=config.bias)
         self.text = DecoderLM(config.text)
+        self.drawing = None if config.drawing is None else Drawing(config.drawing, size)
 
     def see(self, images: Packed) -> Tensor:
         """Packed patches → [R, D], all vectors of the first image, then those of the second one …"""
-        vectors = self.image.after_blocks(images, self.config.image_blocks)
+        blocks = self.config.image_blocks
+        vectors = self.image(images) if blocks is None else self.image.after_blocks(images, blocks)
         if self.config.image.stem.class_token and not self.config.class_vector:
             patches = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
             patches[images.first] = False
@@ -64,7 +97,7 @@ class MultimodalLM(nn.Module):
         return [length - spare for length in images.lengths]
 
     def forward(self, batch: Packed, cache: Cache | None = None, seen: Tensor | None = None) -> Tensor:
-        """Hidden states [T, D]; ids from V on are rows of ``seen`` [R, D], which ``see`` gave."""
+        """Hidden states [T, D]; the last ids are rows of ``seen`` [R, D], which ``see`` gave."""
         layout = batch.layout if cache is None else cache.layout(batch.lengths)
         hidden_states: Tensor = self.text.stack(self._vectors(batch, seen), layout, cache)
         return hidden_states
@@ -73,12 +106,24 @@ class MultimodalLM(nn.Module):
         """[M, D] → [M, V]. Raises ``UsageError`` when the model has no language-model head."""
         return self.text.next_token_logits(hidden_states)
 
+    def require_drawing(self) -> Drawing:
+        """What draws. Raises ``UsageError`` where there is nothing."""
+        if self.drawing is None:
+            raise UsageError("this model looks at images and does not draw; take one that does, such as a janus")
+        return self.drawing
+
     def _vectors(self, batch: Packed, seen: Tensor | None) -> Tensor:
         """[T, D]."""
-        rows = batch.values - self.config.text.stem.vocabulary_size  # of an image's vectors, from 0 on
-        places = (rows >= 0).nonzero().squeeze(1)
-        if seen is None or not len(places):
+        ids, words, first = batch.values, self.config.first_drawn_id, self.config.first_seen_id
+        beyond = ids >= words  # [T]
+        if not beyond.any():
             return torch.as_tensor(self.text.stem(batch))
-        words = batch.values.masked_fill(rows >= 0, self.config.image_token_id)
-        x: Tensor = self.text.stem(replace(batch, values=words))
-        return x.index_copy(0, places, seen[rows[places]].to(x.dtype))
+        x: Tensor = self.text.stem(replace(batch, values=ids.masked_fill(beyond, self.config.image_token_id)))
+        drawn = (beyond & (ids < first)).nonzero().squeeze(1)
+        if len(drawn):
+            x = x.index_copy(0, drawn, self.require_drawing().vectors(ids[drawn] - words).to(x.dtype))
+        places = (ids >= first).nonzero().squeeze(1)
+        if len(places):
+            assert seen is not None, "there are ids of images, and none was looked at"
+            x = x.index_copy(0, places, seen[ids[places] - first].to(x.dtype))
+        return x

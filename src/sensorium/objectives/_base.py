@@ -54,8 +54,8 @@ class Loss:
     """[] float32, differentiable."""
     count: int
     """Labelled items."""
-    correct: int
-    """Of them, how many the model got right."""
+    correct: int | None
+    """Of them, how many the model got right; ``None`` where nothing is right or wrong."""
 
 
 class Objective(Protocol):

@@ -72,6 +72,7 @@ TASKS = {
     "visual-question-answering": Kind(
         "visual_question_answering", "VisualQuestionAnswering", "language_model", looks=(MultimodalLM,)
     ),
+    "text-to-image": Kind("text_to_image", "TextToImage", None, looks=(MultimodalLM,)),
     "image-text-to-text": Kind("image_text_to_text", "ImageTextToText", "language_model", looks=(MultimodalLM,)),
 }
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
@@ -79,7 +80,7 @@ FRESH_LABELS = ("LABEL_0", "LABEL_1")
 _DECODER = (DecoderLM, "a decoder (gpt2)")
 NEEDS: dict[tuple[type[Any], ...], str] = {
     (DualEncoder,): "images and texts (clip)",
-    (MultimodalLM,): "images among words (llava)",
+    (MultimodalLM,): "images among words (llava, janus)",
 }
 DENSE = {"roberta": "tanh", "xlm-roberta": "tanh", "distilbert": "relu"}
 

@@ -12,16 +12,18 @@ from tokenizers import models, pre_tokenizers, trainers
 from sensorium.errors import DataError, UsageError
 from sensorium.text import Tokenizer
 from sensorium.text.asking import IMAGE
+from sensorium.text.drawing import BEGIN
 from sensorium.text.opening import CONVENTIONS, set_bert_pipeline, set_byte_level_pipeline
 
-END = "<|endoftext|>"
-ByteLevel = Literal["gpt2", "roberta", "clip", "llava"]
+END, PADDING = "<|endoftext|>", "<pad>"
+ByteLevel = Literal["gpt2", "roberta", "clip", "llava", "janus"]
 """Whose special tokens a byte-level vocabulary has."""
 _BYTE_LEVEL = {
     "gpt2": (END,),
     "roberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
     "clip": ("<s>", "<pad>", "<unk>", "</s>", "<mask>"),
     "llava": (END, IMAGE),
+    "janus": (END, PADDING, IMAGE, BEGIN),
 }
 _WORDPIECE = {"bert": tuple(CONVENTIONS[0].values()), "clip": ("[PAD]", "[CLS]", "[UNK]", "[SEP]", "[MASK]")}
 """Special tokens in the order of their numbers. RoBERTa's positions begin after the number of ``<pad>``; where a CLIP's
@@ -116,14 +118,14 @@ def train_byte_level_bpe(
 ) -> Tokenizer:
     """A byte-level BPE vocabulary (Radford et al., 2019): any text can be written, nothing is unknown.
 
-    ``family``: GPT-2's single special token, with one for images for a LLaVA; or RoBERTa's frame and mask for an
-    encoder, in an order of their own for a CLIP's texts. Where no spaces part the words, as in Chinese, a token may be
-    a whole word. ``max_length``: what the tokenizer says of itself; 1 024, or 512 for encoders and CLIPs. Raises
-    ``DataError`` when there is no text or something that is no text, ``UsageError`` for a vocabulary too small for its
-    special tokens and the 256 bytes.
+    ``family``: GPT-2's single special token, with one for images for a LLaVA, and those of drawings for a Janus; or
+    RoBERTa's frame and mask for an encoder, in an order of their own for a CLIP's texts. Where no spaces part the
+    words, as in Chinese, a token may be a whole word. ``max_length``: what the tokenizer says of itself; 1 024, or 512
+    for encoders and CLIPs. Raises ``DataError`` when there is no text or something that is no text, ``UsageError`` for
+    a vocabulary too small for its special tokens and the 256 bytes.
     """
-    writes = family in ("gpt2", "llava")
-    specials = dict(CONVENTIONS[2 if writes else 1])
+    writes = family in ("gpt2", "llava", "janus")
+    specials = dict(CONVENTIONS[2 if writes else 1]) | ({"pad_token": PADDING} if family == "janus" else {})
     check_size(vocabulary_size, len(_BYTE_LEVEL[family]) + len(pre_tokenizers.ByteLevel.alphabet()))
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

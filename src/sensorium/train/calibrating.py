@@ -16,7 +16,6 @@ from sensorium.data.batching import Example
 from sensorium.models.dual_encoder import DualEncoder
 from sensorium.objectives._base import Objective
 from sensorium.objectives.contrastive import Contrastive
-from sensorium.text import Tokenizer
 from sensorium.train.validation import unsampled
 
 BATCH = 64
@@ -26,7 +25,7 @@ MOST = 4096
 
 @torch.inference_mode()
 def calibrated(
-    model: Any, objective: Objective, tokenizer: Tokenizer, validation: Sequence[Example] | None
+    model: Any, objective: Objective, tokenizer: Any, validation: Sequence[Example] | None
 ) -> Calibration | None:
     """What makes probabilities of a model's scores; ``None`` where it matches nothing, judges pairs alone by itself, or
     was given no pairs to validate on.

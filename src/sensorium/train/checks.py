@@ -5,29 +5,43 @@ from __future__ import annotations
 import torch
 
 from sensorium.checkpoint import Checkpoint, published_form
-from sensorium.config import DualEncoderConfig, EncoderDecoderConfig, ImageEncoderConfig, MultimodalConfig
+from sensorium.config import (
+    DualEncoderConfig,
+    EncoderDecoderConfig,
+    ImageCodecConfig,
+    ImageEncoderConfig,
+    MultimodalConfig,
+    StackedConfig,
+)
 from sensorium.errors import UsageError
 from sensorium.models.build import LanguageModel, build
 from sensorium.models.dual_encoder import DualEncoder
+from sensorium.models.image_codec import ImageCodec
 from sensorium.models.multimodal import MultimodalLM
 from sensorium.objectives._base import Objective
 from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.text import Tokenizer
 from sensorium.towers import published_parts
-from sensorium.train.recipe import TWO_TEXTS
+from sensorium.train.kinds import TWO_TEXTS
+
+TRAINED: dict[type, tuple[str, ...]] = {
+    DualEncoderConfig: ("contrastive",), MultimodalConfig: ("answering", "drawing"), ImageCodecConfig: ("codec",),
+}  # fmt: skip
+"""What an opened model that looks at images can be trained for."""
 
 
 def check_kind(source: Checkpoint, kind: str) -> None:
     """Raise ``UsageError`` when only one of an opened model and an objective reads one text and writes another, or when
     only one of them looks at images.
     """
-    if isinstance(source.config, ImageEncoderConfig | DualEncoderConfig | MultimodalConfig):
-        trained = {DualEncoderConfig: "contrastive", MultimodalConfig: "answering"}
-        if trained.get(type(source.config)) == kind:
-            if isinstance(source.config, MultimodalConfig) and source.config.class_vector:
-                raise UsageError(f"{source.folder}: reads the class token's vector too, which {kind!r} does not know")
+    if isinstance(source.config, ImageEncoderConfig | DualEncoderConfig | MultimodalConfig | ImageCodecConfig):
+        if kind in TRAINED.get(type(source.config), ()):
+            if isinstance(source.config, MultimodalConfig):
+                _check_multimodal(source, source.config, kind)
             return
         raise UsageError(f"{source.folder}: a {source.family} model looks at images; {kind!r} does not train it")
+    if kind in ("codec", "drawing"):
+        raise UsageError(f"{source.folder}: a {source.family} model does not draw; {kind!r} trains a janus' parts")
     if kind == "answering":
         raise UsageError(f"{source.folder}: a {source.family} model does not read images among words; llava does")
     if kind == "contrastive":
@@ -44,6 +58,13 @@ def check_kind(source: Checkpoint, kind: str) -> None:
     )
 
 
+def _check_multimodal(source: Checkpoint, config: MultimodalConfig, kind: str) -> None:
+    if kind == "answering" and config.class_vector:
+        raise UsageError(f"{source.folder}: reads the class token's vector too, which {kind!r} does not know")
+    if kind == "drawing" and config.drawing is None:
+        raise UsageError(f"{source.folder}: a {source.family} model does not draw; a janus does")
+
+
 def check_heads(source: Checkpoint, objective: Objective) -> None:
     """Raise ``UsageError`` when an opened model is not of the kind that takes an objective's heads."""
     strange = [name for name in objective.heads() if not hasattr(source.config, name)]
@@ -55,8 +76,8 @@ def check_heads(source: Checkpoint, objective: Objective) -> None:
 
 
 def check_fit(
-    model: LanguageModel | DualEncoder | MultimodalLM,
-    tokenizer: Tokenizer,
+    model: LanguageModel | DualEncoder | MultimodalLM | ImageCodec,
+    tokenizer: Tokenizer | None,
     family: str,
     objective: Objective,
     *,
@@ -64,6 +85,17 @@ def check_fit(
 ) -> None:
     """Raise ``UsageError`` or ``CheckpointError`` when model, tokenizer, family and objective do not fit together."""
     config = model.config
+    if not isinstance(config, ImageCodecConfig):
+        assert tokenizer is not None
+        _check_texts(config, tokenizer, objective, max_length)
+    with torch.device("meta"):  # names and shapes without memory
+        for part in published_parts(build(config), family).values():
+            published_form(*part)
+
+
+def _check_texts(config: StackedConfig, tokenizer: Tokenizer, objective: Objective, max_length: int) -> None:
+    """What a model that reads texts must have room for."""
+    assert not isinstance(config, ImageEncoderConfig)
     if max_length > config.max_length:
         raise UsageError(
             f"objective.max_length is {max_length}; this model reads at most {config.max_length} tokens at a time"
@@ -79,6 +111,3 @@ def check_fit(
             f"the tokenizer has {tokenizer.vocabulary_size:,} tokens, the model's table {config.stem.vocabulary_size:,}"
             " rows; use the model's own tokenizer, or train a new model"
         )
-    with torch.device("meta"):  # names and shapes without memory
-        for part in published_parts(build(config), family).values():
-            published_form(*part)

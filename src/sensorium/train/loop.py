@@ -22,7 +22,6 @@ from sensorium.data.batching import WINDOW, Example, epoch_order, token_budget_b
 from sensorium.errors import DataError, TrainingError
 from sensorium.machine import tune_process
 from sensorium.objectives._base import Batch, Objective, total_counts, weighted
-from sensorium.text import Tokenizer
 from sensorium.train.interruption import Interruption
 from sensorium.train.log import JsonLog, LiveLine, TensorBoard, duration
 from sensorium.train.optim import MasterAdamW, MovingAverage, OptimizerSettings, learning_rate_factor, rising_steps
@@ -52,7 +51,7 @@ class Trainer:
         self,
         model: Any,
         objective: Objective,
-        tokenizer: Tokenizer,
+        tokenizer: Any,
         train: Any,
         validation: Any,
         settings: LoopSettings,
@@ -171,14 +170,15 @@ class Trainer:
         counts = total_counts(batches)
         self.model.train()
         means: dict[str, float] = dict.fromkeys(counts, 0.0)
-        correct: dict[str, int] = dict.fromkeys(counts, 0)
+        correct: dict[str, int] = {}
         for batch in batches:
             losses = self.objective.losses(self.model, batch)
             weighted(losses, counts).backward()
             self.optimizer.accumulate()
             for name, loss in losses.items():
                 means[name] += float(loss.total.detach()) / max(1, counts[name])
-                correct[name] += loss.correct
+                if loss.correct is not None:
+                    correct[name] = correct.get(name, 0) + loss.correct
         for name, value in means.items():
             self._refuse_nan(f"the {name} loss", value, position)
         optimizer, total = self.optimizer.settings, self.total_steps
@@ -229,7 +229,7 @@ class Trainer:
         rows = counts.get("masked_token", 0) + counts.get("language_model", 0)
         flops = cost.training_flops(self.model.config, lengths, vocabulary_rows=rows, source_lengths=sources or None)
         share = speed * flops / (sum(lengths) + sum(sources)) / cost.peak_flops(self.dtype_name, self.device.type)
-        accuracy = {f"{name}_accuracy": correct[name] / max(1, counts[name]) for name in counts}
+        accuracy = {f"{name}_accuracy": right / max(1, counts[name]) for name, right in correct.items()}
         loss = sum(means.values())
         rate = self.optimizer.settings.learning_rate * factor
         self._write(

@@ -8,9 +8,11 @@ from typing import Any
 from sensorium.checkpoint import Checkpoint
 from sensorium.config import (
     DecoderConfig,
+    DrawingConfig,
     DualEncoderConfig,
     EncoderConfig,
     EncoderDecoderConfig,
+    ImageCodecConfig,
     ImageEncoderConfig,
     LanguageModelHeadConfig,
     LearnedPositions,
@@ -26,22 +28,32 @@ from sensorium.config import (
 from sensorium.errors import CheckpointError, UsageError
 from sensorium.families.bart import FIRST_ROW
 from sensorium.image.settings import ImageSettings
-from sensorium.models.build import new_model
+from sensorium.models.build import Model, new_model
 from sensorium.models.decoder import DecoderLM
 from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.encoder import EncoderLM
+from sensorium.models.multimodal import MultimodalLM
 from sensorium.sentence import SentenceSettings
 from sensorium.text import Tokenizer
 from sensorium.text.asking import IMAGE
+from sensorium.text.drawing import BEGIN, begin_id
 from sensorium.towers import TEXT_VECTORS, headless
-from sensorium.train.recipe import DUAL_ENCODERS, ENCODER_DECODERS, MODERN_DECODERS, ModelSection
+from sensorium.train.kinds import DUAL_ENCODERS, ENCODER_DECODERS, MODERN_DECODERS
+from sensorium.train.recipe import ModelSection
 
 DROPOUT = 0.1
 """Of a new model, until ``train.dropout`` says otherwise."""
 
 
-def new_config(sizes: ModelSection, heads: dict[str, Any], tokenizer: Tokenizer) -> ModelConfig:
-    """The config of a new model of the family that ``sizes`` names, with an objective's heads."""
+def new_config(
+    sizes: ModelSection, heads: dict[str, Any], tokenizer: Tokenizer, codec: ImageCodecConfig | None = None
+) -> ModelConfig:
+    """The config of a new model of the family that ``sizes`` names, with an objective's heads, or one that draws in the
+    tokens of a codec.
+    """
+    if sizes.family == "janus":
+        assert codec is not None
+        return _janus(sizes, tokenizer, codec)
     if sizes.family in ENCODER_DECODERS:
         return _encoder_decoder(sizes, tokenizer)
     if sizes.family in MODERN_DECODERS:
@@ -145,6 +157,45 @@ def _llava(sizes: ModelSection, tokenizer: Tokenizer) -> MultimodalConfig:
         raise UsageError(f"a new llava model needs a tokenizer with the token {IMAGE!r}; train one")
     text = _modern_decoder(sizes, tokenizer)
     return MultimodalConfig(image, text, image_token_id=image_id, image_blocks=sizes.num_layers)
+
+
+def _janus(sizes: ModelSection, tokenizer: Tokenizer, codec: ImageCodecConfig) -> MultimodalConfig:
+    """A tower of patches as large as the codec's tokens, and a Llama of the same sizes that reads and draws."""
+    if (sizes.image_size, sizes.patch_size) != (codec.image_size, codec.patch_size):
+        raise UsageError(
+            f"model.image_size, model.patch_size are {sizes.image_size}, {sizes.patch_size}; those of model.codec are "
+            f"{codec.image_size}, {codec.patch_size}, and a janus sees what it draws"
+        )
+    patches = PatchStemConfig(sizes.hidden_size, sizes.image_size, sizes.patch_size, class_token=False)
+    image = ImageEncoderConfig(patches, replace(_tower(sizes), norm_eps=1e-6))
+    image_id = tokenizer.backend.token_to_id(IMAGE)
+    if image_id is None or tokenizer.backend.token_to_id(BEGIN) is None:
+        raise UsageError(f"a new janus model needs a tokenizer with the tokens {IMAGE!r} and {BEGIN!r}; train one")
+    text = _modern_decoder(sizes, tokenizer)
+    return MultimodalConfig(image, text, image_token_id=image_id, image_blocks=None, drawing=DrawingConfig(codec))
+
+
+def new_generation(model: Model, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """What is said of the writing of a new model: of one that draws, the tokens that `transformers` looks for."""
+    if not isinstance(model, MultimodalLM) or model.drawing is None or tokenizer is None:
+        return {}
+    return {"pad_token_id": tokenizer.pad_id, "generation_kwargs": {"boi_token_id": begin_id(tokenizer)}}
+
+
+def new_codec_config(sizes: ModelSection) -> ImageCodecConfig:
+    """The config of a new codec. Raises ``UsageError`` for channels that a codec can't have."""
+    first, *_ = sizes.channels
+    if any(channels % first for channels in sizes.channels):
+        raise UsageError(f"model.channels: {sizes.channels} are no multiples of the first, {first}")
+    return ImageCodecConfig(
+        grid=sizes.image_size // sizes.patch_size,
+        num_codes=sizes.num_codes,
+        code_size=sizes.code_size,
+        channels=first,
+        multipliers=tuple(channels // first for channels in sizes.channels),
+        blocks=sizes.num_blocks,
+        latent_size=sizes.channels[-1],
+    )
 
 
 def _siglip(sizes: ModelSection, tokenizer: Tokenizer) -> DualEncoderConfig:

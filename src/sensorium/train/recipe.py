@@ -15,37 +15,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sensorium.errors import UsageError, nearest
 from sensorium.storage import read_text
+from sensorium.train.kinds import (
+    CODECS,
+    DECODERS,
+    DRAWERS,
+    DUAL_ENCODERS,
+    ENCODER_DECODERS,
+    LEARNERS,
+    LLAMAS,
+    LOOKING,
+    READERS_OF_IMAGES,
+    TAUGHT,
+    WRITERS,
+)
 
 
 class Section(BaseModel):
     """A table of a recipe: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-ENCODERS = ("bert", "roberta", "distilbert")
-MODERN_DECODERS = ("llama", "mistral", "qwen2", "qwen3")
-DECODERS = ("gpt2", *MODERN_DECODERS)
-LLAMAS = (*MODERN_DECODERS, "llava")
-"""Families whose decoder is a Llama."""
-ENCODER_DECODERS = ("marian", "bart")
-DUAL_ENCODERS = ("clip", "siglip", "vit")
-READERS_OF_IMAGES = ("llava",)
-LOOKING = (*DUAL_ENCODERS, *READERS_OF_IMAGES)
-LEARNERS = {
-    "masked_token": ENCODERS, "sequence": ENCODERS, "token": ENCODERS, "span": ENCODERS, "causal": DECODERS,
-    "conversation": DECODERS, "seq2seq": ENCODER_DECODERS, "denoising": ENCODER_DECODERS,
-    "contrastive": DUAL_ENCODERS, "answering": READERS_OF_IMAGES,
-}  # fmt: skip
-"""The families of which a new model can be trained for an objective."""
-TWO_TEXTS = tuple(kind for kind, families in LEARNERS.items() if families == ENCODER_DECODERS)
-"""Objectives that read one text and write another."""
-LOOKING_KINDS = ("contrastive", "answering")
-"""Objectives whose records have images."""
-WRITERS = ("causal", "conversation", "seq2seq", "denoising")
-"""Objectives whose head every such model has."""
-TAUGHT = ("sequence", "causal", "conversation", "seq2seq")
-"""Objectives that can be learnt from a teacher."""
 
 
 class ModelSection(Section):
@@ -55,7 +43,7 @@ class ModelSection(Section):
     """Folder or hub id to start from."""
     family: Literal[
         "bert", "roberta", "distilbert", "gpt2", "llama", "mistral", "qwen2", "qwen3", "marian", "bart", "clip",
-        "siglip", "vit", "llava",
+        "siglip", "vit", "llava", "janus", "janus_vqgan",
     ] = "bert"  # fmt: skip
     hidden_size: Annotated[int, Field(gt=0)] = 256
     num_layers: Annotated[int, Field(gt=0)] = 4
@@ -77,6 +65,14 @@ class ModelSection(Section):
     """Of the space in which images and texts meet; ``None``: the hidden size."""
     text: str | None = None
     """Folder or hub id of a language model that reads the texts, beside a new ``vit`` that looks at the images."""
+    codec: str | None = None
+    """Folder or hub id of the codec whose tokens a new ``janus`` draws; its image and patch sizes are the codec's."""
+    channels: list[Annotated[int, Field(gt=0)]] = [32, 32, 32, 32]
+    """Of each level of a new codec, the finest first; each but the last halves the sides of an image."""
+    num_blocks: Annotated[int, Field(ge=0)] = 0
+    """On each level of a new codec; on the way back, one more."""
+    num_codes: Annotated[int, Field(gt=1)] = 512
+    code_size: Annotated[int, Field(gt=0)] = 8
 
 
 class TokenizerSection(Section):
@@ -128,6 +124,8 @@ class ObjectiveSection(Section):
         "denoising",
         "contrastive",
         "answering",
+        "codec",
+        "drawing",
     ]
     max_length: Annotated[int, Field(gt=2)] = 128
     max_target_length: Annotated[int | None, Field(gt=2)] = None
@@ -152,6 +150,10 @@ class ObjectiveSection(Section):
     """Pairs of an image and a text that go through the towers at a time; ``None``: all of a batch."""
     crop: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Smallest share of an image that a crop keeps, drawn anew each time it is seen; 1: images stay whole."""
+    perceptual: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of what a codec's own levels see otherwise in what it gives back."""
+    caption_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Share of the captions that are hidden, so that a drawing can be guided away from what no caption would give."""
 
 
 class LoRASection(Section):
@@ -263,6 +265,8 @@ READ_BY = {
     "seq2seq": {"bpe_dropout", "label_smoothing", "max_target_length", "r_drop"},
     "contrastive": {"chunk", "crop"},
     "answering": set[str](),
+    "codec": {"perceptual", "crop"},
+    "drawing": {"caption_dropout"},
 }
 """The keys of ``[objective]`` that each kind reads, beside ``max_length``."""
 
@@ -310,7 +314,8 @@ def _unread(recipe: Recipe) -> str | None:
     for key, families in {
         "decoder_layers": ENCODER_DECODERS, "num_kv_heads": LLAMAS, "rotary_base": LLAMAS,
         "tied": LLAMAS, "image_size": LOOKING, "patch_size": LOOKING,
-        "projection_size": DUAL_ENCODERS,
+        "projection_size": DUAL_ENCODERS, "codec": DRAWERS, "channels": CODECS, "num_blocks": CODECS,
+        "num_codes": CODECS, "code_size": CODECS,
     }.items():  # fmt: skip
         if getattr(model, key) != ModelSection.model_fields[key].default and model.family not in families:
             return f"model.{key}: a new {model.family} model does not have it; {', '.join(families)} do"
@@ -328,12 +333,24 @@ def _unread(recipe: Recipe) -> str | None:
         )
     if model.text is not None and (tokenizer.open is not None or tokenizer.train is not None):
         return "tokenizer: the model that reads the texts (model.text) has its own"
+    if problem := _unread_by_codecs(model):
+        return problem
     if model.family == "siglip" and model.projection_size not in (None, model.hidden_size):
         return f"model.projection_size: a siglip model projects no images; it is the hidden size {model.hidden_size}"
     if learnt in ("bpe", "unigram") and model.family not in ENCODER_DECODERS:
         return f"tokenizer.train: {learnt!r} is for {' and '.join(ENCODER_DECODERS)}, not for {model.family}"
     if learnt == "wordpiece" and model.family in (*DECODERS, *ENCODER_DECODERS, *READERS_OF_IMAGES):
         return f"tokenizer.train: 'wordpiece' has no end token, which a model that writes needs, as {model.family} does"
+    return None
+
+
+def _unread_by_codecs(model: ModelSection) -> str | None:
+    """What does not fit of a codec, or of a model that draws with one."""
+    if model.family in DRAWERS and model.codec is None:
+        return f"model.codec: a new {model.family} draws in the tokens of a codec; train one first (kind = 'codec')"
+    sides = 2 ** (len(model.channels) - 1)
+    if model.family in CODECS and model.patch_size != sides:
+        return f"model.patch_size: {len(model.channels)} levels of channels make it {sides}, not {model.patch_size}"
     return None
 
 

@@ -5,48 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from sensorium.adapters import adapt
 from sensorium.calibration import Calibration
 from sensorium.checkpoint import Checkpoint, check_destination, open_checkpoint, save_adapter, save_checkpoint
-from sensorium.config import DualEncoderConfig, EncoderDecoderConfig, MultimodalConfig, PatchStemConfig, SpanHeadConfig
+from sensorium.config import ImageCodecConfig, SpanHeadConfig
 from sensorium.data.corpora import read_corpus
-from sensorium.data.records import read_records, texts_of
+from sensorium.data.records import read_records
 from sensorium.data.splits import remove_overlap, split_by_text
 from sensorium.errors import DataError, UsageError
 from sensorium.image.settings import ImageSettings
 from sensorium.models.build import Model, new_model
+from sensorium.models.image_codec import ImageCodec
 from sensorium.models.image_encoder import ImageEncoder
+from sensorium.models.multimodal import MultimodalLM
 from sensorium.nn.lora import LoRASettings, merge_lora
 from sensorium.objectives._base import Objective
-from sensorium.objectives.answering import Answering
-from sensorium.objectives.causal import CausalLanguageModel
-from sensorium.objectives.contrastive import Contrastive
-from sensorium.objectives.conversation import Conversation
-from sensorium.objectives.denoising import Denoising
-from sensorium.objectives.masked_token import MaskedToken
-from sensorium.objectives.seq2seq import SequenceToSequence
-from sensorium.objectives.sequence import SequenceClassification
-from sensorium.objectives.span import SpanAnswering
-from sensorium.objectives.token import TokenClassification, record_tags
-from sensorium.storage import atomic_folder, read_text, write_json
+from sensorium.storage import atomic_folder, write_json
 from sensorium.text import Tokenizer, open_tokenizer
-from sensorium.text.chat import MAX_TEMPLATE_BYTES
-from sensorium.text.pieces import train_pieces
-from sensorium.text.training import ByteLevel, train_byte_level_bpe, train_wordpiece
 from sensorium.train.calibrating import calibrated
 from sensorium.train.checks import check_fit, check_heads, check_kind
+from sensorium.train.kinds import LOOKING_KINDS
 from sensorium.train.loop import Outcome, Trainer
-from sensorium.train.new_models import new_config, new_image_settings, new_towers, start_token_id
+from sensorium.train.new_models import new_config, new_generation, new_towers
+from sensorium.train.new_objectives import Eyes, chat_template, eyes_of, first_token_id, make_objective
 from sensorium.train.optim import OptimizerSettings
-from sensorium.train.recipe import DECODERS, LEARNERS, LOOKING_KINDS, TWO_TEXTS, Recipe
+from sensorium.train.recipe import Recipe
 from sensorium.train.settings import LoopSettings
 from sensorium.train.state import fingerprint
 from sensorium.train.teaching import taught_by
 from sensorium.train.validation import Judge, unsampled
+from sensorium.train.vocabularies import new_tokenizer
 
 Records = Sequence[Mapping[str, Any]]
 CORPUS = "corpus:"
@@ -59,7 +51,8 @@ class Ready:
     """A recipe made real: everything a run needs."""
 
     model: Model
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
+    """``None``: the model reads no texts."""
     family: str
     objective: Objective
     train: Records
@@ -89,7 +82,8 @@ def run_recipe(recipe: Recipe, *, judge: Judge | None = None, resume: bool = Fal
     ready = make_ready(recipe, kept=folder / "tokenizer" if resume else None)
     if not resume:
         with atomic_folder(folder / "tokenizer") as temporary:
-            ready.tokenizer.save(temporary)
+            if ready.tokenizer is not None:
+                ready.tokenizer.save(temporary)
     validation = recipe.data.validation or f"held out of {_listed(recipe.data.train)}"
     trainer = Trainer(
         ready.model,
@@ -126,13 +120,15 @@ def _save(recipe: Recipe, ready: Ready, calibration: Calibration | None) -> None
         )
         return
     merge_lora(ready.model)
+    if isinstance(ready.model, ImageCodec):
+        ready.model.settle()
     save_checkpoint(
         output,
         ready.model,
         ready.tokenizer,
         family=ready.family,
         sentence=None if source is None else source.sentence,
-        generation=None if source is None else source.generation,
+        generation=new_generation(ready.model, ready.tokenizer) if source is None else source.generation,
         chat_template=ready.chat_template,
         images=ready.images,
         calibration=calibration,
@@ -148,20 +144,19 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
     source = None if recipe.model.open is None else open_checkpoint(recipe.model.open)
     teacher = None if recipe.distillation is None else open_checkpoint(recipe.distillation.teacher)
     reader = None if recipe.model.text is None else open_checkpoint(recipe.model.text)
-    resumed = kept is not None and kept.is_dir()
-    tokenizer = open_tokenizer(kept) if resumed else _tokenizer(recipe, source or teacher or reader, train)  # type: ignore[arg-type]
+    tokenizer = _tokenizer(recipe, source or teacher or reader, train, kept)
     family = recipe.model.family if source is None else source.family
     if source is not None:
         check_kind(source, recipe.objective.kind)
-    template = _chat_template(recipe, source)
-    start = _start_token_id(recipe, source, tokenizer)
-    looking = _looking(recipe, source)
-    objective = make_objective(recipe, train, family, start_token_id=start, chat_template=template, looking=looking)
+    template = chat_template(recipe, source)
+    start = first_token_id(recipe, source, tokenizer)
+    eyes = eyes_of(recipe, source)
+    objective = make_objective(recipe, train, family, start_token_id=start, chat_template=template, eyes=eyes)
     model: Model
     if reader is not None:
         model, family = new_towers(recipe.model, reader, seed=recipe.train.seed)
     elif source is None:
-        model = new_model(new_config(recipe.model, objective.heads(), tokenizer), seed=recipe.train.seed)
+        model = _new(recipe, objective, tokenizer, eyes)
     else:
         # Only heads that are missing, or whose labels differ, are made anew.
         have = source.config
@@ -175,10 +170,30 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
     assert not isinstance(model, ImageEncoder)  # check_kind has refused it
     check_fit(model, tokenizer, family, objective, max_length=recipe.objective.max_length)
     if teacher is not None and recipe.distillation is not None:
+        assert tokenizer is not None  # every kind that is taught reads texts
         objective = taught_by(teacher, objective, tokenizer, recipe.distillation, recipe.train)
-    return Ready(
-        model, tokenizer, family, objective, train, validation, source, template, looking[0] if looking else None
-    )
+    images = None if eyes is None else eyes.images
+    return Ready(model, tokenizer, family, objective, train, validation, source, template, images)
+
+
+def _tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records, kept: Path | None) -> Tokenizer | None:
+    """The one that is kept, or another; none of a codec, which reads no texts."""
+    if recipe.objective.kind == "codec":
+        return None
+    return open_tokenizer(kept) if kept is not None and kept.is_dir() else new_tokenizer(recipe, source, train)
+
+
+def _new(recipe: Recipe, objective: Objective, tokenizer: Tokenizer | None, eyes: Eyes | None) -> Model:
+    """A new model; one that draws has the codec that was opened for it."""
+    codec = None if eyes is None else eyes.codec
+    if isinstance(codec, ImageCodecConfig):
+        return new_model(codec, seed=recipe.train.seed)
+    assert tokenizer is not None
+    config = new_config(recipe.model, objective.heads(), tokenizer, None if codec is None else codec.config)
+    model = new_model(config, seed=recipe.train.seed)
+    if isinstance(model, MultimodalLM) and codec is not None:
+        model.require_drawing().codec.load_state_dict(codec.state_dict())
+    return model
 
 
 def read_data(recipe: Recipe) -> tuple[Records, Records | None]:
@@ -201,59 +216,10 @@ def read_data(recipe: Recipe) -> tuple[Records, Records | None]:
     return train, validation
 
 
-def make_objective(
-    recipe: Recipe,
-    train: Records,
-    family: str,
-    *,
-    start_token_id: int | None = None,
-    chat_template: str | None = None,
-    looking: tuple[ImageSettings, PatchStemConfig] | None = None,
-) -> Objective:
-    """The objective a recipe names; labels are those of the training records, in order.
-
-    ``start_token_id`` is what a model that reads one text and writes another begins with, ``chat_template`` what writes
-    conversations, ``looking`` how images are made ready and cut: each for the objective that needs it.
-    """
-    chosen = recipe.objective
-    if chosen.kind == "answering":
-        assert looking is not None
-        return Answering(*looking, chosen.max_length)
-    if chosen.kind == "contrastive":
-        assert looking is not None
-        return Contrastive(*looking, chosen.max_length, chosen.chunk, chosen.crop)
-    if chosen.kind == "seq2seq":
-        assert start_token_id is not None
-        most = chosen.max_target_length or chosen.max_length
-        return SequenceToSequence(
-            start_token_id, chosen.max_length, most, chosen.label_smoothing, chosen.bpe_dropout, chosen.r_drop
-        )
-    if chosen.kind == "denoising":
-        assert start_token_id is not None
-        return Denoising(start_token_id, chosen.max_length, chosen.probability, chosen.span_length)
-    if chosen.kind == "masked_token":
-        return MaskedToken(chosen.max_length, chosen.probability, chosen.unit, chosen.sentences)
-    if chosen.kind == "causal":
-        return CausalLanguageModel(chosen.max_length)
-    if chosen.kind == "conversation":
-        assert chat_template is not None
-        return Conversation(chat_template, chosen.max_length)
-    if chosen.kind == "span":
-        return SpanAnswering(chosen.max_length, chosen.stride or chosen.max_length // 4)
-    if chosen.kind == "token":
-        tags = set[str]().union(*(record_tags(record) for record in train))
-        return TokenClassification(_some(tags, "tags"), chosen.max_length, chosen.label_smoothing, chosen.head_dropout)
-    labels = {str(record["label"]) for record in train if record.get("label") not in (None, "")}
-    dense = {"roberta": "tanh", "xlm-roberta": "tanh", "distilbert": "relu"}.get(family)
-    return SequenceClassification(
-        _some(labels, "label"), chosen.max_length, chosen.label_smoothing, chosen.head_dropout, dense
-    )
-
-
 # --- details ---------------------------------------------------------------------------------------------------------
 
 
-def _prepared(objective: Objective, tokenizer: Tokenizer, records: Records, source: str | Sequence[str]) -> Any:
+def _prepared(objective: Objective, tokenizer: Any, records: Records, source: str | Sequence[str]) -> Any:
     """Tokenised; what is wrong with a record is said with where it came from."""
     try:
         return objective.prepare(records, tokenizer)
@@ -263,14 +229,6 @@ def _prepared(objective: Objective, tokenizer: Tokenizer, records: Records, sour
 
 def _listed(source: str | Sequence[str]) -> str:
     return source if isinstance(source, str) else ", ".join(source)
-
-
-def _some(labels: set[str], name: str) -> tuple[str, ...]:
-    if len(labels) < 2:
-        raise DataError(
-            f"the training records have {len(labels)} different values of {name!r}; at least two are needed"
-        )
-    return tuple(sorted(labels))
 
 
 def _read(sources: str | Sequence[str], recipe: Recipe) -> list[dict[str, Any]]:
@@ -287,71 +245,6 @@ def _read(sources: str | Sequence[str], recipe: Recipe) -> list[dict[str, Any]]:
                 source, text=data.text, label=data.label, pair=data.pair, target=target, image=image
             )
     return records
-
-
-def _tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records) -> Tokenizer:
-    """The one that the recipe names, with the languages of a translator."""
-    tokenizer = _named_tokenizer(recipe, source, train)
-    languages = {"source_lang": recipe.data.source_language, "target_lang": recipe.data.target_language}
-    tokenizer.config |= {name: language for name, language in languages.items() if language is not None}
-    return tokenizer
-
-
-def _named_tokenizer(recipe: Recipe, source: Checkpoint | None, train: Records) -> Tokenizer:
-    section = recipe.tokenizer
-    if section.open is not None:
-        return open_tokenizer(section.open)
-    texts = (text for record in train for text in texts_of(record))
-    kind = recipe.objective.kind
-    if section.train == "wordpiece":
-        pieces: Literal["bert", "clip"] = "clip" if kind == "contrastive" else "bert"
-        lowercase = section.lowercase is not False
-        return train_wordpiece(texts, section.vocabulary_size, family=pieces, lowercase=lowercase)
-    if section.train == "byte_level_bpe":
-        # An encoder needs the frame and the mask, whatever it is called.
-        encoder_or_decoder: ByteLevel = "gpt2" if LEARNERS[kind] == DECODERS else "roberta"
-        own: dict[str, ByteLevel] = {"contrastive": "clip", "answering": "llava"}
-        return train_byte_level_bpe(texts, section.vocabulary_size, family=own.get(kind, encoder_or_decoder))
-    if section.train is not None:
-        return train_pieces(texts, section.vocabulary_size, algorithm=section.train, lowercase=bool(section.lowercase))
-    if source is None:
-        raise UsageError("a new model needs a tokenizer: set tokenizer.open or tokenizer.train")
-    return source.require_tokenizer()
-
-
-def _chat_template(recipe: Recipe, source: Checkpoint | None) -> str | None:
-    """The recipe's own, or the opened model's. Raises ``UsageError`` where conversations need one and there is none."""
-    path = recipe.objective.chat_template
-    if path is not None:
-        return read_text(path, max_bytes=MAX_TEMPLATE_BYTES, error=UsageError)
-    if recipe.objective.kind != "conversation":
-        return None if source is None else source.chat_template
-    if source is None:
-        raise UsageError("objective.chat_template: a new model has no template of its own; name a file that holds one")
-    return source.require_chat_template()
-
-
-def _start_token_id(recipe: Recipe, source: Checkpoint | None, tokenizer: Tokenizer) -> int | None:
-    """What the decoder of an encoder–decoder begins with; ``None`` where the objective needs none."""
-    if recipe.objective.kind not in TWO_TEXTS:
-        return None
-    if source is None:
-        return start_token_id(tokenizer, recipe.model.family)
-    return source.config.start_token_id if isinstance(source.config, EncoderDecoderConfig) else None
-
-
-def _looking(recipe: Recipe, source: Checkpoint | None) -> tuple[ImageSettings, PatchStemConfig] | None:
-    """How images are made ready and cut, for a model that looks at them."""
-    if recipe.objective.kind not in LOOKING_KINDS:
-        return None
-    if source is None:
-        sizes = recipe.model
-        patches = PatchStemConfig(
-            sizes.hidden_size, sizes.image_size, sizes.patch_size, class_token=sizes.family != "siglip"
-        )
-        return new_image_settings(sizes), patches
-    assert isinstance(source.config, DualEncoderConfig | MultimodalConfig)  # check_kind has seen to it
-    return source.require_image_settings(), source.config.image.stem
 
 
 def _fits(have: Any, wanted: Any) -> bool:

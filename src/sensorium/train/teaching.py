@@ -20,7 +20,11 @@ from sensorium.train.stack_kernel import compile_stacks
 
 
 def taught_by(
-    teacher: Checkpoint, objective: Objective, tokenizer: Tokenizer, chosen: DistillationSection, run: TrainSection
+    teacher: Checkpoint,
+    objective: Objective,
+    tokenizer: Tokenizer,
+    chosen: DistillationSection,
+    run: TrainSection,
 ) -> Distillation:
     """The objective with a teacher, which computes where the run does, in its precision, on the compiled kernels where
     it can.

@@ -12,6 +12,7 @@ import torch
 from sensorium.data.batching import token_budget_batches
 from sensorium.errors import DataError
 from sensorium.objectives._base import Objective
+from sensorium.objectives.coding import Coding
 from sensorium.objectives.contrastive import Contrastive
 from sensorium.objectives.distillation import Distillation
 from sensorium.objectives.seq2seq import SequenceToSequence
@@ -28,6 +29,7 @@ VALIDATE = 3
 WITHOUT_CHANCE: dict[type, dict[str, float]] = {
     SequenceToSequence: {"bpe_dropout": 0.0, "r_drop": 0.0},
     Contrastive: {"crop": 1.0},
+    Coding: {"crop": 1.0},
 }
 """What of an objective changes an example each time it is seen, and the value at which nothing does."""
 
@@ -47,8 +49,8 @@ def validation_scores(
 ) -> dict[str, float]:
     """Loss and accuracy over a whole validation set, without dropout, the same batches every time.
 
-    ``accuracy`` is that of the objective's first loss; objectives with several name each. Raises ``DataError`` without
-    examples.
+    ``accuracy`` is that of the objective's first loss that has one; objectives with several name each. Raises
+    ``DataError`` without examples.
     """
     objective, generator = unsampled(objective), np.random.default_rng((seed, VALIDATE))
     examples = objective.examples(prepared, generator)
@@ -59,13 +61,17 @@ def validation_scores(
     model.eval()
     device = next(model.parameters()).device
     sums: dict[str, list[float]] = {}
+    judged: set[str] = set()
     for indices in batches:
         batch = objective.collate([examples[i] for i in indices], tokenizer, generator).to(device)
         for name, loss in objective.losses(model, batch).items():
             entry = sums.setdefault(name, [0.0, 0.0, 0.0])
-            for i, value in enumerate((float(loss.total), loss.count, loss.correct)):
+            for i, value in enumerate((float(loss.total), loss.count, loss.correct or 0)):
                 entry[i] += value
+            judged |= set() if loss.correct is None else {name}
     means = {name: total / max(1, count) for name, (total, count, _) in sums.items()}
-    accuracies = {name: right / max(1, count) for name, (_, count, right) in sums.items()}
+    accuracies = {name: right / max(1, count) for name, (_, count, right) in sums.items() if name in judged}
     named = {f"{name}_accuracy": value for name, value in accuracies.items()} if len(accuracies) > 1 else {}
-    return {"loss": sum(means.values()), "accuracy": next(iter(accuracies.values())), **named}
+    if accuracies:
+        named = {"accuracy": next(iter(accuracies.values())), **named}
+    return {"loss": sum(means.values()), **named}

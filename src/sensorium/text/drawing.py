@@ -1,0 +1,35 @@
+"""How a model is asked to draw: the words for a picture, and a token after which its own tokens come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sensorium.errors import CheckpointError
+from sensorium.text import Tokenizer
+
+BEGIN = "<begin_of_image>"
+"""The token before those of an image, in Janus' vocabularies and in those that are learnt here."""
+
+
+def begin_id(tokenizer: Tokenizer) -> int:
+    """The number of that token. Raises ``CheckpointError`` where the vocabulary has none."""
+    found: int | None = tokenizer.backend.token_to_id(BEGIN)
+    if found is None:
+        raise CheckpointError(f"the tokenizer has no {BEGIN!r}, after which drawings come")
+    return found
+
+
+def prompt_ids(text: str, tokenizer: Tokenizer) -> list[int]:
+    """The tokens that a drawing of ``text`` comes after."""
+    return [*tokenizer.encode(text).token_ids, begin_id(tokenizer)]
+
+
+def hidden_caption(prompt: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    """A prompt with padding in place of its words, as Janus has it: what is drawn then is what most pictures are like.
+
+    Raises ``CheckpointError`` where the tokenizer has no padding.
+    """
+    if tokenizer.pad_id is None:
+        raise CheckpointError("the tokenizer has no padding, which stands for hidden words")
+    kept = {begin_id(tokenizer), tokenizer.bos_id}
+    return [token_id if token_id in kept else tokenizer.pad_id for token_id in prompt]
