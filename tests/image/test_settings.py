@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -21,6 +22,10 @@ from sensorium.image.patches import to_patches
 from sensorium.image.settings import FILE, ImageSettings, read_image_settings, write_image_settings
 
 PROCESSORS: dict[str, Any] = {
+    "janus": lambda: JanusImageProcessorPil(size={"height": 30, "width": 30}),
+    "janus with others": lambda: JanusImageProcessorPil(
+        size={"height": 24, "width": 24}, min_size=20, image_mean=[0.1, 0.2, 0.9]
+    ),
     "vit": lambda: ViTImageProcessorPil(size={"height": 30, "width": 30}),
     "vit, not square": lambda: ViTImageProcessorPil(size={"height": 20, "width": 31}, resample=3, rescale_factor=0.01),
     "clip": lambda: CLIPImageProcessorPil(size={"shortest_edge": 30}, crop_size={"height": 30, "width": 30}),

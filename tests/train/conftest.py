@@ -142,3 +142,69 @@ def write_answerer(folder: Path) -> Path:
     path = folder / "answerer.toml"
     path.write_text(ANSWERER.format(folder=folder))
     return path
+
+
+CODEC = """
+[model]
+family = "janus_vqgan"
+image_size = 16
+patch_size = 8
+channels = [32, 32, 32, 32]
+num_codes = 32
+code_size = 4
+[data]
+train = "{folder}/pairs.jsonl"
+validation = "{folder}/pairs.jsonl"
+[objective]
+kind = "codec"
+[train]
+output = "{folder}/codec"
+epochs = 30
+batch_size = 8
+learning_rate = 3e-3
+weight_decay = 0.0
+validate_every = 1000
+checkpoint_every = 10
+"""
+DRAWER = """
+[model]
+family = "janus"
+codec = "{folder}/codec"
+hidden_size = 32
+num_layers = 2
+num_heads = 2
+max_length = 64
+image_size = 16
+patch_size = 8
+[tokenizer]
+train = "byte_level_bpe"
+vocabulary_size = 400
+[data]
+train = "{folder}/pairs.jsonl"
+validation = "{folder}/pairs.jsonl"
+[objective]
+kind = "drawing"
+max_length = 64
+[train]
+output = "{folder}/drawer"
+epochs = 60
+batch_size = 8
+learning_rate = 3e-3
+validate_every = 1000
+checkpoint_every = 10
+"""
+
+
+def write_codec(folder: Path) -> Path:
+    """A recipe for a codec of those squares, and their pictures."""
+    write_matcher(folder)
+    path = folder / "codec.toml"
+    path.write_text(CODEC.format(folder=folder))
+    return path
+
+
+def write_drawer(folder: Path) -> Path:
+    """A recipe that draws those squares in the tokens of that codec."""
+    path = folder / "drawer.toml"
+    path.write_text(DRAWER.format(folder=folder))
+    return path

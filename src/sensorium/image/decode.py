@@ -92,6 +92,11 @@ def resized(image: Image.Image, how: dict[str, Any]) -> Image.Image:
     size = _target(image.size, how)
     if size is not None and size != image.size:
         image = image.resize(size, Image.Resampling[str(how.get("resample", "bilinear")).upper()])
+    if how.get("background"):
+        height, width = how["size"]
+        square = Image.new("RGB", (width, height), tuple(how["background"]))
+        square.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+        return square
     crop = how.get("crop")
     if not crop:
         return image
@@ -103,6 +108,10 @@ def resized(image: Image.Image, how: dict[str, Any]) -> Image.Image:
 def _target(size: tuple[int, int], how: dict[str, Any]) -> tuple[int, int] | None:
     """(width, height) to resize an image of ``size`` to; ``None``: as it is."""
     width, height = size
+    if how.get("background"):
+        factor = how["size"][0] / max(size)
+        least = how.get("min_side", 1)
+        return max(round(width * factor), least), max(round(height * factor), least)
     if how.get("size"):
         return how["size"][1], how["size"][0]
     if edge := how.get("shortest_edge"):

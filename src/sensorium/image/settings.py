@@ -26,6 +26,10 @@ class ImageSettings:
     """What the shorter side is resized to, where the shape of an image is kept."""
     crop: tuple[int, int] | None = None
     """What is cut out of the middle afterwards, with black around it where there is less."""
+    background: tuple[int, int, int] | None = None
+    """Keep the shape: the longer side becomes that of ``size``, and what is left of the square is of this colour."""
+    min_side: int = 1
+    """Of what is put on such a background, in pixels."""
     resample: Resample = "bilinear"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     """Of each channel, of values from 0 to 1."""
@@ -47,9 +51,11 @@ INERT = frozenset(
 READ = frozenset(
     [
         "do_resize", "size", "do_center_crop", "crop_size", "resample", "do_rescale", "rescale_factor", "do_normalize",
-        "image_mean", "image_std", "patch_size", "max_num_patches",
+        "image_mean", "image_std", "patch_size", "max_num_patches", "do_pad", "min_size", "background_color",
     ]
 )  # fmt: skip
+ON_SQUARES = ("Janus",)
+"""Whose images keep their shape, on a square of the mean colour."""
 WRITTEN_BY_SHORTEST = ("CLIP", "ChineseCLIP")
 """Whose single number is the shorter side; of others it is both."""
 
@@ -92,6 +98,10 @@ def write_image_settings(folder: Path, settings: ImageSettings, *, processor: st
         keys["size"] = {"shortest_edge": settings.shortest_edge}
     if settings.crop is not None:
         keys["crop_size"] = dict(zip(("height", "width"), settings.crop, strict=True))
+    if processor.startswith(ON_SQUARES):
+        if settings.background not in (None, mean_colour(settings.mean)):
+            raise CheckpointError(f"{processor} puts images on the mean colour, not on {settings.background}")
+        keys["min_size"] = settings.min_side
     if settings.max_patches is not None:
         keys |= {"patch_size": settings.patch_size, "max_num_patches": settings.max_patches}
     write_json(folder / FILE, keys)
@@ -101,17 +111,29 @@ def _settings(raw: Mapping[str, Any]) -> ImageSettings:
     whose = str(raw.get("image_processor_type") or raw.get("feature_extractor_type") or "")
     size, shortest = (None, None) if raw.get("do_resize") is False else _size(raw.get("size"), whose)
     most = raw.get("max_num_patches")
+    mean = _channels("image_mean", raw.get("image_mean", [0.5] * 3))
+    on_square = size is not None and whose.startswith(ON_SQUARES)
+    if size is not None and on_square and (raw.get("do_pad") is False or size[0] != size[1]):
+        raise ValueError(f"size is {size}, do_pad {raw.get('do_pad')!r}; {whose} puts images on squares")
     return ImageSettings(
         size=size if most is None else None,
         shortest_edge=shortest if most is None else None,
         crop=_pair(raw["crop_size"]) if raw.get("do_center_crop", "crop_size" in raw) else None,
         resample=RESAMPLE[_whole("resample", raw.get("resample", 2))],
-        mean=_channels("image_mean", raw.get("image_mean", [0.5] * 3)) if raw.get("do_normalize", True) else (0.0,) * 3,
+        background=mean_colour(mean) if on_square else None,
+        min_side=_whole("min_size", raw.get("min_size", 1)) if on_square else 1,
+        mean=mean if raw.get("do_normalize", True) else (0.0,) * 3,
         std=_channels("image_std", raw.get("image_std", [0.5] * 3)) if raw.get("do_normalize", True) else (1.0,) * 3,
         scale=float(raw.get("rescale_factor", 1 / 255)) if raw.get("do_rescale", True) else 1.0,
         patch_size=None if most is None else _whole("patch_size", raw["patch_size"]),
         max_patches=None if most is None else _whole("max_num_patches", most),
     )
+
+
+def mean_colour(mean: tuple[float, ...]) -> tuple[int, int, int]:
+    """The colour of the mean, rounded down."""
+    red, green, blue = (int(255 * channel) for channel in mean)
+    return red, green, blue
 
 
 def _size(value: Any, whose: str) -> tuple[tuple[int, int] | None, int | None]:

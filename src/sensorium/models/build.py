@@ -25,6 +25,7 @@ from sensorium.models.image_codec import ImageCodec
 from sensorium.models.image_encoder import ImageEncoder
 from sensorium.models.multimodal import MultimodalLM
 from sensorium.nn.block import Block, MemoryAttention
+from sensorium.nn.convolution import PlaceAttention, ResidualBlock
 
 OneStack = EncoderLM | DecoderLM | ImageEncoder
 LanguageModel = EncoderLM | DecoderLM | EncoderDecoder
@@ -73,7 +74,9 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
     part of a block, and attention to the source, which begins as a search for what resembles the token (keys are made
     as queries are, Trockman & Kolter, 2023), finds nothing for thousands of steps.
 
-    A convolution's deviation is 1/√inputs. ``only`` names the parameters to fill; ``None``: all of them.
+    A convolution's deviation is 1/√inputs, and the last of what is added to what came in is zero (Goyal et al., 2017,
+    §5.1), so that a codec begins as the few steps between its sizes. ``only`` names the parameters to fill; ``None``: all
+    of them.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = {id(part.weight) for part in model.modules() if isinstance(part, nn.LayerNorm | nn.RMSNorm)}
@@ -82,6 +85,7 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
     residual, shrink = set[int](), 1.0
     if not isinstance(model, ImageCodec):
         residual, shrink = _residual_writers(model), (2 * model.config.stack.num_layers) ** -0.5
+    silent = {id(part.weight) for block in model.modules() for part in _last_of(block)}
     two_sides = isinstance(model, EncoderDecoder | DualEncoder | MultimodalLM | ImageCodec)
 
     def deviation(parameter: nn.Parameter) -> float:
@@ -98,7 +102,9 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
             parameter.fill_(first_value(model.config, name))
         elif id(parameter) in norms:
             parameter.fill_(1.0)
-        elif parameter.dim() < 2 and not (two_sides and name.endswith(("class_token", "probe"))):
+        elif id(parameter) in silent or (
+            parameter.dim() < 2 and not (two_sides and name.endswith(("class_token", "probe")))
+        ):
             parameter.zero_()
         elif parameter.dim() < 2:
             parameter.normal_(0.0, len(parameter) ** -0.5, generator=generator)
@@ -108,6 +114,13 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
     for part in model.modules() if only is None else ():
         if isinstance(part, MemoryAttention) and part.query.in_features == part.key_value.in_features:
             part.key_value.weight[: len(part.query.weight)] = part.query.weight
+
+
+def _last_of(block: nn.Module) -> list[nn.Module]:
+    """What a part of a codec adds to what came in."""
+    if isinstance(block, ResidualBlock):
+        return [block.second]
+    return [block.output] if isinstance(block, PlaceAttention) else []
 
 
 def _residual_writers(model: WithStack) -> set[int]:

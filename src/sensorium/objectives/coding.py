@@ -30,6 +30,8 @@ from sensorium.text import Tokenizer
 COMMITMENT = 0.25
 """Weight of the distance of vectors from their codes, beside that of codes from their vectors (van den Oord et al.,
 2017)."""
+NEARNESS = 0.15
+"""Weight of both distances, which are sums over a code's numbers, beside the values of pixels."""
 USE = 0.1
 """Weight of the even use of codes."""
 SHARPNESS = 20.0
@@ -105,7 +107,7 @@ class Coding:
         apart = (chosen - vectors.detach()).square() + COMMITMENT * (chosen.detach() - vectors).square()
         losses = {
             "reconstruction": (found - pixels).abs().float().mean(),
-            "codes": apart.sum(dim=-1).mean(),
+            "codes": NEARNESS * apart.sum(dim=-1).mean(),
             "use": USE * unevenness(near.flatten(0, -2)),
         }
         if self.perceptual:

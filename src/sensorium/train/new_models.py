@@ -27,7 +27,7 @@ from sensorium.config import (
 )
 from sensorium.errors import CheckpointError, UsageError
 from sensorium.families.bart import FIRST_ROW
-from sensorium.image.settings import ImageSettings
+from sensorium.image.settings import ImageSettings, mean_colour
 from sensorium.models.build import Model, new_model
 from sensorium.models.decoder import DecoderLM
 from sensorium.models.dual_encoder import DualEncoder
@@ -249,7 +249,9 @@ def _tower(sizes: ModelSection) -> StackConfig:
 
 def new_image_settings(sizes: ModelSection) -> ImageSettings:
     """How a new model wants its images: squares of the size that its places are learnt for."""
-    return ImageSettings(size=(sizes.image_size, sizes.image_size), resample="bicubic")
+    plain = ImageSettings(size=(sizes.image_size, sizes.image_size), resample="bicubic")
+    on_square = sizes.family in ("janus", "janus_vqgan")  # as what is published for these makes them ready
+    return replace(plain, background=mean_colour(plain.mean)) if on_square else plain
 
 
 def _stem(sizes: ModelSection, tokenizer: Tokenizer) -> TokenStemConfig:

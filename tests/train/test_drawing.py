@@ -1,0 +1,200 @@
+"""A codec learns to give back what it was given, a model learns to draw in its tokens, and both open elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from sensorium import open_checkpoint, pipeline
+from sensorium.errors import SensoriumError
+from sensorium.image.opening import normalised, open_image
+from sensorium.models.image_codec import ImageCodec
+from sensorium.models.multimodal import MultimodalLM
+from sensorium.train.recipe import read_recipe
+from sensorium.train.run import run_recipe
+from tests.train.conftest import COLOURS, write_codec, write_drawer, write_matcher
+
+PLACES = {"top left": (4, 4), "top right": (12, 4), "low left": (4, 12), "low right": (12, 12)}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawing")
+    run_recipe(read_recipe(write_codec(folder)), quiet=True)
+    run_recipe(read_recipe(write_drawer(folder), ["train.precision=fp32"]), quiet=True)
+    return folder
+
+
+def is_drawn(picture: Image.Image, colour: str, place: str) -> bool:
+    """The middle of the right corner is nearest to the right colour, those of the others are nearest to white."""
+    pixels = np.asarray(picture).astype(int)
+
+    def nearest(x: int, y: int) -> str:
+        known = {**COLOURS, "white": (255, 255, 255)}
+        return min(known, key=lambda name: sum(abs(a - b) for a, b in zip(known[name], pixels[y, x], strict=True)))
+
+    found = {name: nearest(*point) for name, point in PLACES.items()}
+    return found == {name: colour if name == place else "white" for name in PLACES}
+
+
+def test_the_codec_gives_back_what_it_was_given(trained: Path) -> None:
+    opened = open_checkpoint(trained / "codec")
+    assert isinstance(opened.model, ImageCodec)
+    settings = opened.require_image_settings()
+    paths = sorted(trained.glob("*.png"))
+    pixels = torch.stack([normalised(open_image(str(path), settings), settings) for path in paths])
+    with torch.no_grad():
+        tokens = opened.model.encode(pixels)
+        found = opened.model.decode(tokens)
+    assert tokens.shape == (16, 2, 2)
+    assert len(tokens.unique()) > 5  # the codes have not collapsed
+    assert (found - pixels).abs().mean() < 0.1  # of values from -1 to 1
+    codes = opened.model.codes.weight
+    torch.testing.assert_close(codes.norm(dim=-1), torch.ones(len(codes)))
+
+
+def test_pictures_are_of_what_was_asked_for(trained: Path) -> None:
+    draw = pipeline("text-to-image", trained / "drawer", guidance_scale=3.0, seed=1)
+    asked = [(colour, place) for colour in COLOURS for place in PLACES]
+    pictures = draw([f"a {colour} square, {place}" for colour, place in asked])
+    right = [is_drawn(picture, *what) for picture, what in zip(pictures, asked, strict=True)]
+    assert sum(right) >= 14
+
+
+def test_a_picture_does_not_depend_on_what_is_drawn_beside_it(trained: Path) -> None:
+    draw = pipeline("text-to-image", trained / "drawer", seed=3)
+    texts = ["a red square, low left", "a black square, top right", "a blue square, top left"]
+    together = draw(texts, num_images_per_prompt=2)
+    alone = [draw(text, num_images_per_prompt=2) for text in texts]
+    several = pipeline("text-to-image", trained / "drawer", seed=3, batch_tokens=100)(
+        iter(texts), num_images_per_prompt=2
+    )
+    for one, other, third in zip(together, alone, several, strict=True):
+        assert [p.tobytes() for p in one] == [p.tobytes() for p in other] == [p.tobytes() for p in third]
+    assert any(one[0].tobytes() != one[1].tobytes() for one in together)
+
+
+def test_transformers_draws_the_same_with_what_was_saved(trained: Path) -> None:
+    opened = open_checkpoint(trained / "drawer")
+    tokenizer = opened.require_tokenizer()
+    model = transformers.JanusForConditionalGeneration.from_pretrained(trained / "drawer").eval()
+    prompt = tokenizer.encode("a green square, low right<begin_of_image>").token_ids
+    drawn = model.generate(
+        torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.int64), do_sample=False,
+        generation_mode="image", guidance_scale=3.0, max_new_tokens=4,
+    )  # fmt: skip
+    with torch.inference_mode():
+        pixels = model.decode_image_tokens(drawn)[0]  # [H, W, 3]
+    picture = pipeline("text-to-image", opened)("a green square, low right", guidance_scale=3.0, do_sample=False)
+    theirs = ((pixels * 0.5 + 0.5) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+    assert np.abs(np.asarray(picture).astype(int) - theirs.astype(int)).max() <= 1
+    from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
+
+    image = Image.open(trained / "red top left.png")
+    seen = JanusImageProcessorPil.from_pretrained(trained / "drawer")([image], return_tensors="pt")["pixel_values"][0]
+    settings = opened.require_image_settings()
+    torch.testing.assert_close(seen, normalised(open_image(image, settings), settings), rtol=0, atol=1e-6)
+
+
+def test_the_codec_of_a_drawer_is_the_one_it_was_given(trained: Path) -> None:
+    codec, drawer = (open_checkpoint(trained / name).model for name in ("codec", "drawer"))
+    assert isinstance(drawer, MultimodalLM)
+    own = drawer.require_drawing().codec.state_dict()
+    assert all(torch.equal(own[name], weight) for name, weight in codec.state_dict().items())
+
+
+def test_a_run_that_was_interrupted_goes_on_bit_for_bit(trained: Path, tmp_path: Path) -> None:
+    for kind in ("codec", "drawer"):
+        write_matcher(tmp_path)
+        path = write_codec(tmp_path) if kind == "codec" else write_drawer(tmp_path)
+        settings = [f"model.codec={trained / 'codec'}"] if kind == "drawer" else []
+        weights = []
+        for name, stops in (("whole", [4]), ("parts", [2, 4])):
+            for number, steps in enumerate(stops):
+                own = [f"train.output={tmp_path / (kind + name)}", "train.epochs=2", "train.checkpoint_every=1"]
+                recipe = read_recipe(path, [*settings, *own])
+                interrupted(recipe, steps, resume=number > 0)
+            weights.append((tmp_path / (kind + name) / "model.safetensors").read_bytes())
+        assert weights[0] == weights[1]
+
+
+def interrupted(recipe: object, steps: int, *, resume: bool) -> None:
+    """A run of four updates that is asked to stop after so many."""
+    from sensorium.train.loop import Trainer
+
+    step = Trainer._step
+
+    def stopping(self: Trainer, batches: object) -> None:
+        step(self, batches)  # type: ignore[arg-type]
+        self.interruption.requested = self.position.step >= steps and steps < 4
+
+    Trainer._step = stopping  # type: ignore[method-assign]
+    try:
+        run_recipe(recipe, resume=resume, quiet=True)  # type: ignore[arg-type]
+    finally:
+        Trainer._step = step  # type: ignore[method-assign]
+
+
+def test_a_caption_that_is_hidden_is_padding_and_its_drawing_is_learnt_as_well(trained: Path) -> None:
+    lines = (trained / "drawer.training" / "train.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines if json.loads(line)["kind"] == "train"]
+    assert losses[-1] < losses[0] / 2
+    opened = open_checkpoint(trained / "drawer")
+    assert opened.generation["generation_kwargs"] == {"boi_token_id": 3}
+    assert opened.require_tokenizer().pad_id == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides", "message"),
+    [
+        ("codec", ["model.patch_size=4"], "4 levels of channels make it 8, not 4"),
+        ("codec", ["model.channels=[32, 48, 32, 32]"], r"\[32, 48, 32, 32\] are no multiples of the first, 32"),
+        ("codec", ["model.channels=[16, 16, 16, 16]"], "must be a multiple of 32"),
+        (
+            "codec",
+            ["objective.caption_dropout=0.5"],
+            "objective.caption_dropout: training of the kind 'codec' does not",
+        ),
+        (
+            "codec",
+            ["model.family=vit", "model.channels=[32]"],
+            "'codec' trains a model of the family janus_vqgan, not vit",
+        ),
+        (
+            "drawer",
+            ["model.image_size=32"],
+            "model.image_size, model.patch_size are 32, 8; those of model.codec are 16, 8",
+        ),
+        ("drawer", ["objective.max_length=8"], r"record 1 has \d+ tokens; objective.max_length is 8"),
+        ("drawer", ["objective.kind=answering"], "no column 'target'"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    trained: Path, tmp_path: Path, kind: str, overrides: list[str], message: str
+) -> None:
+    path = trained / f"{kind}.toml"
+    with pytest.raises(SensoriumError, match=message):
+        run_recipe(read_recipe(path, [f"train.output={tmp_path / 'x'}", *overrides]), quiet=True)
+
+
+def test_models_that_are_no_codec_or_do_not_draw_are_refused(trained: Path, tiny_hub: Path, tmp_path: Path) -> None:
+    for overrides, message in (
+        ([f"model.codec={tiny_hub / 'clip'}"], "is a clip model, and no codec of images"),
+        ([f"model.open={tiny_hub / 'llava'}"], "a llava model does not draw; a janus does"),
+        ([f"model.open={tiny_hub / 'clip'}"], "looks at images; 'drawing' does not train it"),
+    ):
+        recipe = read_recipe(trained / "drawer.toml", [f"train.output={tmp_path / 'x'}", *overrides])
+        with pytest.raises(SensoriumError, match=message):
+            run_recipe(recipe, quiet=True)
+    with pytest.raises(SensoriumError, match="does not draw"):
+        pipeline("text-to-image", tiny_hub / "llava")
+    with pytest.raises(SensoriumError, match="guidance_scale is 0.5; it must be 1 or more"):
+        pipeline("text-to-image", trained / "drawer")("a square", guidance_scale=0.5)
+    with pytest.raises(SensoriumError, match="this model reads 60 beside a picture's 4"):
+        pipeline("text-to-image", trained / "drawer")("a square " * 40)
