@@ -75,8 +75,9 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
     as queries are, Trockman & Kolter, 2023), finds nothing for thousands of steps.
 
     A convolution's deviation is 1/√inputs, and the last of what is added to what came in is zero (Goyal et al., 2017,
-    §5.1), so that a codec begins as the few steps between its sizes. ``only`` names the parameters to fill; ``None``: all
-    of them.
+    §5.1), so that a codec begins as the few steps between its sizes.
+
+    ``only`` names the parameters to fill; ``None``: all of them.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = {id(part.weight) for part in model.modules() if isinstance(part, nn.LayerNorm | nn.RMSNorm)}
@@ -87,6 +88,7 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
         residual, shrink = _residual_writers(model), (2 * model.config.stack.num_layers) ** -0.5
     silent = {id(part.weight) for block in model.modules() for part in _last_of(block)}
     two_sides = isinstance(model, EncoderDecoder | DualEncoder | MultimodalLM | ImageCodec)
+    drawn = ("class_token", "probe") if two_sides else ()
 
     def deviation(parameter: nn.Parameter) -> float:
         if parameter.dim() > 2:  # a convolution: what goes through it keeps its size
@@ -102,9 +104,7 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
             parameter.fill_(first_value(model.config, name))
         elif id(parameter) in norms:
             parameter.fill_(1.0)
-        elif id(parameter) in silent or (
-            parameter.dim() < 2 and not (two_sides and name.endswith(("class_token", "probe")))
-        ):
+        elif id(parameter) in silent or (parameter.dim() < 2 and name.rpartition(".")[2] not in drawn):
             parameter.zero_()
         elif parameter.dim() < 2:
             parameter.normal_(0.0, len(parameter) ** -0.5, generator=generator)
