@@ -21,7 +21,8 @@ from sensorium.errors import DataError, UsageError, missing_extra
 SMALL = Sizes(
     english=60, chinese=60, reviews=200, topics=300, pretraining_steps=4, pretraining_tokens=1024, hidden_size=48,
     vocabulary_size=1500, strings=200, descriptions=200, written=8, translator_steps=4, summariser_steps=4,
-    writer_hidden_size=64,
+    writer_hidden_size=64, icons=60, icons_found=20, icon_epochs=1, looking_hidden_size=48, shapes=60, questions=40,
+    codec_steps=3, drawing_steps=3, drawing_hidden_size=32,
 )  # fmt: skip
 JUPYTER = "jupyterlab-language-pack-zh-CN"
 needs_strings = pytest.mark.skipif(
@@ -40,11 +41,23 @@ def test_the_whole_story_is_told_and_told_again_without_training(
     page = report.read_text("utf-8")
     said = capsys.readouterr().out
     assert page.startswith("<!doctype html>")
-    for name in ("own-reviews", "minilm-reviews", "minilm-topics", "translator", "summariser"):
+    for name in (
+        "own-reviews",
+        "minilm-reviews",
+        "minilm-topics",
+        "translator",
+        "summariser",
+        "icon-search",
+        "codec",
+        "drawer",
+    ):
         assert name in page
         assert name in said
         assert (output / name / "EVIDENCE.md").is_file()
     assert "kept from an earlier demo" not in said
+    pictures = (output / "pictures.html").read_text("utf-8")
+    assert pictures.count("<img") == 6 * 8 + 6 * 6 + 3 * 6
+    assert "a red rectangle" in pictures
     assert pipeline("text-classification", output / "own-reviews")("好")[0]["label"] in ("positive", "negative")
     assert (output / "notes.zh.md").read_text("utf-8").endswith("```\nrun()\n```\n")
     assert (output / "notes.summary.txt").is_file()
@@ -54,7 +67,7 @@ def test_the_whole_story_is_told_and_told_again_without_training(
     asked = iter(["Open a zyzzyva", str(notes), ""])
     run_demo(output, text="Save all", ask=lambda question: next(asked), sizes=SMALL)
     said = capsys.readouterr().out
-    assert said.count("kept from an earlier demo") == 5
+    assert said.count("kept from an earlier demo") == 8
     assert "zyzzyva" in said.partition("never saw in training")[2]
     assert {path: path.read_bytes() for path in output.glob("*/model.safetensors")} == weights
 

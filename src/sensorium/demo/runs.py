@@ -36,15 +36,18 @@ class Trained:
     """It was trained by an earlier demo."""
 
 
-def train(tables: dict[str, Any], *, start: Trained | None = None, quiet: bool) -> Trained:
-    """Train as a recipe says, unless the same was done before. ``start``: the run whose model it begins with.
+def train(
+    tables: dict[str, Any], *, start: Trained | None = None, codec: Trained | None = None, quiet: bool
+) -> Trained:  # fmt: skip
+    """Train as a recipe says, unless the same was done before. ``start``: the run whose model it begins with, ``codec``
+    the one in whose tokens it draws.
 
     Raises ``TrainingError`` when it was interrupted.
     """
     recipe = check_recipe(tables, where="demo")
     output = Path(recipe.train.output)
     note = output.with_name(output.name + ".training") / MADE
-    made_by = _made_by(recipe, start)
+    made_by = _made_by(recipe, start, codec)
     position = _where_it_ended(note, made_by) if output.is_dir() else None
     if position is not None:
         log = note.with_name("train.jsonl")
@@ -57,8 +60,10 @@ def train(tables: dict[str, Any], *, start: Trained | None = None, quiet: bool) 
     return Trained(output, outcome, recipe.model_dump(), made_by, kept=False)
 
 
-def write_run_evidence(run: Trained, evaluation: Evaluation, comparisons: Sequence[Comparison] = ()) -> None:
-    """What a model was trained on and how good it is, beside its weights."""
+def write_run_evidence(
+    run: Trained, evaluation: Evaluation | None = None, comparisons: Sequence[Comparison] = ()
+) -> None:  # fmt: skip
+    """What a model was trained on and how good it is, as far as it was measured, beside its weights."""
     position, data = run.outcome.position, Path(run.recipe["data"]["train"])
     training = TrainingEvidence(
         sources=(TrainingSource(data.name, len(read_records(data)), origin="pip packages, see data/"),),
@@ -69,7 +74,7 @@ def write_run_evidence(run: Trained, evaluation: Evaluation, comparisons: Sequen
         recipe=run.recipe,
     )
     write_evidence(
-        run.folder, [evaluation], training=training, comparisons=comparisons,
+        run.folder, [] if evaluation is None else [evaluation], training=training, comparisons=comparisons,
         limits=("A demonstration: trained for minutes on little text.",),
     )  # fmt: skip
 
@@ -82,13 +87,15 @@ def log_of(run: Trained) -> list[dict[str, Any]]:
 # --- details ---------------------------------------------------------------------------------------------------------
 
 
-def _made_by(recipe: Recipe, start: Trained | None) -> str:
+def _made_by(recipe: Recipe, start: Trained | None, codec: Trained | None) -> str:
     """Folders do not count, so that a demo can be moved."""
     settings = recipe.model_dump()
     del settings["train"]["output"]
     data = hashlib.sha256(Path(settings["data"].pop("train")).read_bytes()).hexdigest()
     if start is not None:
         settings["model"]["open"] = start.made_by
+    if codec is not None:
+        settings["model"]["codec"] = codec.made_by
     return fingerprint((sensorium.__version__, settings, data))
 
 

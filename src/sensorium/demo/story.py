@@ -10,6 +10,7 @@ from typing import Any
 from sensorium.data.records import read_records
 from sensorium.demo.chapters import Chapters
 from sensorium.demo.material import LICENCES, Material, Sizes, descriptions, gather, strings
+from sensorium.demo.pictures import tell_of_pictures
 from sensorium.demo.runs import Trained, log_of, train, write_run_evidence
 from sensorium.demo.writers import SAMPLE, Own, Writer, converse, own_document, own_text, summariser, tell, translator
 from sensorium.errors import UsageError
@@ -80,10 +81,12 @@ def run_demo(
     say.chapter("Use them")
     _use(say, base.folder, tuned.folder, topics.folder, material.minilm)
     writers = tell_of_writers(say, output, sizes, quiet=quiet)
+    looking = tell_of_pictures(say, material.minilm, output, sizes, quiet=quiet)
     say.chapter("The reader's own text" if own else "A text of yours (this one is ours)")
     tell(say, own or Own(parse_document(SAMPLE, "markdown")), writers, output)
     report = output / "report.html"
-    logs = {run.folder.name: log_of(run) for run in (base, tuned, minilm, topics, *(one.run for one in writers))}
+    runs = (base, tuned, minilm, topics, *(one.run for one in writers), *looking)
+    logs = {run.folder.name: log_of(run) for run in runs}
     write_report(
         report, [*reviews, subjects, *(one.evaluation for one in writers)], training_logs=logs,
         comparisons=comparisons, title="A language model's whole life",

@@ -36,3 +36,10 @@ def random_crop(
             whole = F.interpolate(part, (height, width), mode="bilinear", antialias=True)  # [1, 3, H, W]
             return whole[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
     return pixels
+
+
+def random_colours(
+    pixels: np.ndarray[Any, Any], share: float, generator: np.random.Generator
+) -> np.ndarray[Any, Any]:  # fmt: skip
+    """An image [H, W, 3], or with the probability ``share`` the same with red, green and blue in another order."""
+    return pixels[..., generator.permutation(3)] if generator.random() < share else pixels

@@ -32,17 +32,23 @@ class Batch:
     beside a decoder."""
     images: Packed | None = None
     """Patches of an image for each of ``packed``; ``None``: there are none."""
+    parts: Mapping[str, Batch] | None = None
+    """Of a mixture, a batch for each kind of what is learnt, of which this one shows the first."""
 
     def to(self, device: torch.device) -> Batch:
         """This batch on another device."""
         targets = {name: target.to(device) for name, target in self.targets.items()}
         sources = None if self.sources is None else self.sources.to(device)
         images = None if self.images is None else self.images.to(device)
-        return replace(self, packed=self.packed.to(device), targets=targets, sources=sources, images=images)
+        parts = None if self.parts is None else {name: part.to(device) for name, part in self.parts.items()}
+        packed = self.packed.to(device)
+        return replace(self, packed=packed, targets=targets, sources=sources, images=images, parts=parts)
 
     @property
     def num_tokens(self) -> int:
         """Tokens and patches that the model reads, on all sides."""
+        if self.parts is not None:
+            return sum(part.num_tokens for part in self.parts.values())
         return sum(side.num_tokens for side in (self.packed, self.sources, self.images) if side is not None)
 
 

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from sensorium.config import ImageCodecConfig
 from sensorium.data.batching import Example
 from sensorium.errors import DataError
-from sensorium.image.augment import random_crop
+from sensorium.image.augment import random_colours, random_crop
 from sensorium.image.opening import normalised, open_image
 from sensorium.image.patches import from_patches, pack_images
 from sensorium.image.settings import ImageSettings
@@ -53,6 +53,8 @@ class Coding:
     """Weight of what the codec's own levels see otherwise in what it gives back (Johnson et al., 2016)."""
     crop: float = 1.0
     """Smallest share of an image that is shown, drawn anew each time; 1: all of it."""
+    recolour: float = 0.0
+    """Share of the images whose colour channels are shown in another order, drawn anew each time."""
 
     def heads(self) -> dict[str, Any]:
         """None."""
@@ -89,6 +91,8 @@ class Coding:
         shown = [example.pixels for example in examples if example.pixels is not None]
         if self.crop < 1.0:
             shown = [random_crop(pixels, self.crop, generator) for pixels in shown]
+        if self.recolour:
+            shown = [random_colours(pixels, self.recolour, generator) for pixels in shown]
         pixels = [normalised(one, self.images) for one in shown]
         packed = pack_images(pixels, self.codec.patch_size, class_token=False)
         names = ("reconstruction", "codes", "use", *(("perceptual",) if self.perceptual else ()))

@@ -223,8 +223,9 @@ class Trainer:
     ) -> None:
         now, position = time.perf_counter(), self.position
         speed = (position.tokens - self.clock_tokens) / max(1e-9, now - self.clock)
-        lengths = [length for batch in batches for length in batch.packed.lengths]
-        others = [side for batch in batches for side in (batch.sources, batch.images) if side is not None]
+        parts = [part for batch in batches for part in (batch.parts or {"": batch}).values()]
+        lengths = [length for part in parts for length in part.packed.lengths]
+        others = [side for part in parts for side in (part.sources, part.images) if side is not None]
         sources = [length for side in others for length in side.lengths]
         rows = counts.get("masked_token", 0) + counts.get("language_model", 0)
         flops = cost.training_flops(self.model.config, lengths, vocabulary_rows=rows, source_lengths=sources or None)

@@ -22,6 +22,7 @@ from sensorium.objectives.conversation import Conversation
 from sensorium.objectives.denoising import Denoising
 from sensorium.objectives.drawing import Drawing
 from sensorium.objectives.masked_token import MaskedToken
+from sensorium.objectives.mixture import Mixture
 from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.objectives.sequence import SequenceClassification
 from sensorium.objectives.span import SpanAnswering
@@ -64,7 +65,9 @@ def make_objective(
     """
     chosen = recipe.objective
     if eyes is not None:
-        return _looking_objective(recipe, eyes)
+        asks = chosen.kind == "drawing" and any(record.get("target") is not None for record in train)
+        drawing = _looking_objective(recipe, eyes, chosen.kind)
+        return Mixture(_looking_objective(recipe, eyes, "answering"), drawing) if asks else drawing
     if chosen.kind == "seq2seq":
         assert start_token_id is not None
         most = chosen.max_target_length or chosen.max_length
@@ -93,16 +96,16 @@ def make_objective(
     )
 
 
-def _looking_objective(recipe: Recipe, eyes: Eyes) -> Objective:
+def _looking_objective(recipe: Recipe, eyes: Eyes, kind: str) -> Objective:
     chosen = recipe.objective
-    if chosen.kind == "codec":
+    if kind == "codec":
         assert isinstance(eyes.codec, ImageCodecConfig)
-        return Coding(eyes.images, eyes.codec, chosen.perceptual, chosen.crop)
-    if chosen.kind == "drawing":
+        return Coding(eyes.images, eyes.codec, chosen.perceptual, chosen.crop, chosen.recolour)
+    if kind == "drawing":
         assert isinstance(eyes.codec, ImageCodec)
         return Drawing(eyes.images, eyes.codec, chosen.max_length, chosen.caption_dropout)
     assert eyes.stem is not None
-    if chosen.kind == "answering":
+    if kind == "answering":
         return Answering(eyes.images, eyes.stem, chosen.max_length)
     return Contrastive(eyes.images, eyes.stem, chosen.max_length, chosen.chunk, chosen.crop)
 

@@ -15,6 +15,8 @@ from sensorium.objectives._base import Objective
 from sensorium.objectives.coding import Coding
 from sensorium.objectives.contrastive import Contrastive
 from sensorium.objectives.distillation import Distillation
+from sensorium.objectives.drawing import Drawing
+from sensorium.objectives.mixture import Mixture
 from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.text import Tokenizer
 
@@ -29,7 +31,8 @@ VALIDATE = 3
 WITHOUT_CHANCE: dict[type, dict[str, float]] = {
     SequenceToSequence: {"bpe_dropout": 0.0, "r_drop": 0.0},
     Contrastive: {"crop": 1.0},
-    Coding: {"crop": 1.0},
+    Coding: {"crop": 1.0, "recolour": 0.0},
+    Drawing: {"caption_dropout": 0.0},
 }
 """What of an objective changes an example each time it is seen, and the value at which nothing does."""
 
@@ -39,6 +42,8 @@ def unsampled(objective: Objective) -> Objective:
     if isinstance(objective, Distillation):
         inner: Any = unsampled(objective.objective)
         return replace(objective, objective=inner)
+    if isinstance(objective, Mixture):
+        return Mixture(unsampled(objective.with_target), unsampled(objective.without))
     changes: dict[str, Any] = WITHOUT_CHANCE.get(type(objective), {})
     return replace(objective, **changes) if changes else objective  # type: ignore[type-var]
 
