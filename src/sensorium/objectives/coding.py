@@ -32,8 +32,6 @@ COMMITMENT = 0.25
 2017)."""
 NEARNESS = 0.15
 """Weight of both distances, which are sums over a code's numbers, beside the values of pixels."""
-USE = 0.1
-"""Weight of the even use of codes."""
 SHARPNESS = 20.0
 """What the products of a vector with all codes are multiplied by, to say how near each is: they are cosines."""
 
@@ -49,6 +47,8 @@ class Coding:
 
     images: ImageSettings
     codec: ImageCodecConfig
+    use: float = 0.001
+    """Weight of the even use of codes: more keeps more of them in use, and makes one ground many codes."""
     perceptual: float = 0.0
     """Weight of what the codec's own levels see otherwise in what it gives back (Johnson et al., 2016)."""
     crop: float = 1.0
@@ -112,7 +112,7 @@ class Coding:
         losses = {
             "reconstruction": (found - pixels).abs().float().mean(),
             "codes": NEARNESS * apart.sum(dim=-1).mean(),
-            "use": USE * unevenness(near.flatten(0, -2)),
+            "use": self.use * unevenness(near.flatten(0, -2)),
         }
         if self.perceptual:
             losses["perceptual"] = self.perceptual * seen_otherwise(model.encoder, found, pixels)

@@ -100,7 +100,7 @@ def _looking_objective(recipe: Recipe, eyes: Eyes, kind: str) -> Objective:
     chosen = recipe.objective
     if kind == "codec":
         assert isinstance(eyes.codec, ImageCodecConfig)
-        return Coding(eyes.images, eyes.codec, chosen.perceptual, chosen.crop, chosen.recolour)
+        return Coding(eyes.images, eyes.codec, chosen.use, chosen.perceptual, chosen.crop, chosen.recolour)
     if kind == "drawing":
         assert isinstance(eyes.codec, ImageCodec)
         return Drawing(eyes.images, eyes.codec, chosen.max_length, chosen.caption_dropout)

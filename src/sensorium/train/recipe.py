@@ -152,6 +152,8 @@ class ObjectiveSection(Section):
     """Smallest share of an image that a crop keeps, drawn anew each time it is seen; 1: images stay whole."""
     recolour: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Share of the images that a codec is shown with their colour channels in another order, drawn anew each time."""
+    use: Annotated[float, Field(ge=0.0)] = 0.001
+    """Weight of the even use of a codec's codes."""
     perceptual: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of what a codec's own levels see otherwise in what it gives back."""
     caption_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
@@ -267,7 +269,7 @@ READ_BY = {
     "seq2seq": {"bpe_dropout", "label_smoothing", "max_target_length", "r_drop"},
     "contrastive": {"chunk", "crop"},
     "answering": set[str](),
-    "codec": {"perceptual", "crop", "recolour"},
+    "codec": {"perceptual", "crop", "recolour", "use"},
     "drawing": {"caption_dropout"},
 }
 """The keys of ``[objective]`` that each kind reads, beside ``max_length``."""
