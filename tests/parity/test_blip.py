@@ -1,5 +1,5 @@
-"""A decoder that attends to all vectors of an image, against `transformers`, on random configurations: same numbers, same
-texts, same files."""
+"""A decoder that attends to all vectors of an image, against `transformers`, on random configurations: numbers, texts,
+files."""
 
 from __future__ import annotations
 
