@@ -21,7 +21,7 @@ WORDINGS = ("a {colour} {shape}", "a {shape} that is {colour}", "the picture sho
 
 
 def easy_vqa_captions(side: str) -> list[dict[str, Any]]:
-    """Captions of the pictures whose shape and colour follow from the answers, nine of ten, on the sides of ``easy_vqa``.
+    """Captions of the pictures whose shape and colour follow from the answers: nine of ten, on ``easy_vqa``'s sides.
 
     Raises ``DataError`` where answers contradict each other.
     """
