@@ -142,7 +142,9 @@ def test_bad_input_is_named(folder: Path, tiny_hub: Path) -> None:
         task([image, 3])
     with pytest.raises(UsageError, match="there is no option 'max_token'"):
         task(image, max_token=3)
-    with pytest.raises(UsageError, match=r"needs a model for captions \(blip\), or for images among words \(llava, janus\)"):
+    with pytest.raises(
+        UsageError, match=r"needs a model for captions \(blip\), or for images among words \(llava, janus\)"
+    ):
         pipeline("image-to-text", tiny_hub / "clip")
     with pytest.raises(UsageError, match=r"needs an encoder–decoder \(marian, t5\); this is a blip"):
         pipeline("translation", tiny_hub / "blip")
