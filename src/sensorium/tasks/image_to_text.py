@@ -50,8 +50,9 @@ class _Captions(ImageTask):
 
     def about(self, images: Any, prompt: str, options: dict[str, Any]) -> Any:
         """The answers, in the shape that the images have."""
-        end = {"eos_token_id": self.model.config.end_token_id}
-        settings = settings_of({**end, **options}, self.checkpoint.generation)
+        given = {name: value for name, value in options.items() if value is not None}
+        end = {"eos_token_id": self.model.config.end_token_id}  # whatever a generation_config.json says, as published
+        settings = settings_of({**end, **given}, self.checkpoint.generation)
         beginning = self.tokenizer.encode_plain(prompt)
 
         def run(batch: Packed) -> Sequence[Answers]:
