@@ -3,7 +3,7 @@
     python benchmarks/captions.py [train.epochs=5 …]
 
 Trains ``recipes/caption-shapes.toml`` unless its output is there, and writes about the official test pictures whose
-shape and colour their questions give away (888 of 1 000). Both are right where the caption names the picture's colour
+shape and colour their questions give away (880 of 1 000). Both are right where the caption names the picture's colour
 and shape, and no other; BLEU and chrF compare it with all wordings that training had of that picture. The nearest
 picture is the training picture whose pixels differ least, as a sum of squares. Intervals are bootstraps over pictures;
 differences are paired. Appends to ``benchmarks/results/captions.csv``.
@@ -26,7 +26,7 @@ from _writing import cells
 
 from sensorium import pipeline
 from sensorium.data.corpora import read_corpus
-from sensorium.data.corpora.shapes import COLOURS, SHAPES, WORDINGS
+from sensorium.data.corpora.pictures import COLOURS, SHAPES, WORDINGS
 from sensorium.evaluate.overlap import bleu_chrf, bleu_chrf_outcomes
 from sensorium.evaluate.statistics import Outcomes, bootstrap_intervals, mean, outcomes, paired_difference
 from sensorium.image.opening import open_image

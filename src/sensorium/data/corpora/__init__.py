@@ -33,9 +33,8 @@ from typing import Any
 
 from sensorium.data.corpora.docstring_texts import docstring_summaries, docstrings, package_docstrings
 from sensorium.data.corpora.installed import installed_file
-from sensorium.data.corpora.pictures import easy_shapes, easy_vqa, icons
+from sensorium.data.corpora.pictures import easy_shapes, easy_vqa, easy_vqa_captions, icons
 from sensorium.data.corpora.published import lines, restaurant8k, scitldr
-from sensorium.data.corpora.shapes import easy_vqa_captions
 from sensorium.data.corpora.software import interface_strings, jupyter_strings, libreoffice_help
 from sensorium.data.corpora.texts import article_descriptions, chinese_news, chinese_reviews, wikipedia
 from sensorium.errors import UsageError, nearest
