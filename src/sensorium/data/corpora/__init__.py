@@ -42,8 +42,8 @@ from sensorium.errors import UsageError, nearest
 __all__ = [
     "CORPORA", "CORPORA_OF", "article_descriptions", "chinese_news", "chinese_reviews", "docstring_summaries",
     "docstrings", "easy_shapes", "easy_vqa", "easy_vqa_captions", "icons", "installed_file", "interface_strings",
-    "jupyter_strings",
-    "libreoffice_help", "lines", "package_docstrings", "read_corpus", "restaurant8k", "scitldr", "wikipedia",
+    "jupyter_strings", "libreoffice_help", "lines", "package_docstrings", "read_corpus", "restaurant8k", "scitldr",
+    "wikipedia",
 ]  # fmt: skip
 
 CORPORA: dict[str, Callable[[], list[dict[str, Any]]]] = {
