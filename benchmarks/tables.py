@@ -245,6 +245,13 @@ def vqa(processor: str, rows: Sequence[Row]) -> str:
     return table(["sees", "questions", "right, %", "seconds"], cells)
 
 
+def captions(processor: str, rows: Sequence[Row]) -> str:
+    """Captions of pictures."""
+    names = ("both", "colour", "shape", "bleu", "chrf")
+    cells = [[row["what"], *(score(row, name) for name in names), row["seconds"]] for row in rows]
+    return table(["who", "both right, %", "colour, %", "shape, %", "BLEU", "chrF", "seconds"], cells)
+
+
 SECTIONS = {
     "peers": (peers, "peers", ["what"]),
     "decoding": (decoding, "decoding", ["what", "sequences"]),
@@ -266,6 +273,7 @@ REACHED = {
     "tiny gpt": (tiny_gpt, "tiny_gpt", ["what"]),
     "icons": (icons, "icons", ["data", "what", "way"]),
     "vqa": (vqa, "vqa", ["sees"]),
+    "captions": (captions, "captions", ["what"]),
     "few shot": (few_shot, "tiny_gpt_few_shot", ["what", "shots"]),
 }
 """Mark on the page → how to draw the table, its file, and what tells its rows apart."""

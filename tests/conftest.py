@@ -40,6 +40,7 @@ def tiny_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from sensorium.checkpoint import save_checkpoint
     from sensorium.config import (
+        CaptionerConfig,
         DecoderConfig,
         DualEncoderConfig,
         EncoderConfig,
@@ -91,6 +92,11 @@ def tiny_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     words = DecoderConfig(TokenStemConfig(len(byte_tokens) + 1, 32, None), rotary, LanguageModelHeadConfig(tied=False))
     llava = MultimodalConfig(tower, words, image_token_id=len(byte_tokens), image_blocks=1)
+    captions = StackConfig(32, 2, 4, 64, mask="causal", memory_size=32)
+    blip = CaptionerConfig(
+        ImageEncoderConfig(PatchStemConfig(32, 16, 4), looks), stem(len(WORDPIECES) + 1, 0, 1e-12), captions,
+        len(WORDPIECES), WORDPIECES.index("[SEP]"), MaskedTokenHeadConfig(),
+    )  # fmt: skip
     models = {
         "bert-base-uncased": ("bert", bert.with_heads(masked_token=MaskedTokenHeadConfig())),
         "bert-base-chinese": ("bert", bert.with_heads(masked_token=MaskedTokenHeadConfig())),
@@ -101,6 +107,7 @@ def tiny_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "vit": ("vit", vit),
         "clip": ("clip", clip),
         "llava": ("llava", llava),
+        "blip": ("blip", blip),
     }
     for name, (family, config) in models.items():
         model = build(config)
@@ -108,7 +115,7 @@ def tiny_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tokenizer = open_tokenizer(vocabularies / ("gpt2" if family in ("gpt2", "bart", "clip", "llava") else "bert"))
         if family == "llava":
             tokenizer.backend.add_special_tokens(["<image>"])
-        images = ImageSettings(size=(16, 16)) if family in ("vit", "clip", "llava") else None
+        images = ImageSettings(size=(16, 16)) if family in ("vit", "clip", "llava", "blip") else None
         save_checkpoint(
             hub / name, model.to(torch.float32).eval(), None if family == "vit" else tokenizer, family=family,
             images=images,

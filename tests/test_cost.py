@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sensorium import cost
 from sensorium.config import (
+    CaptionerConfig,
     DecoderConfig,
     DualEncoderConfig,
     EncoderConfig,
@@ -30,7 +32,9 @@ from sensorium.config import (
     TokenHeadConfig,
     TokenStemConfig,
 )
+from sensorium.image.patches import pack_images
 from sensorium.models.build import new_model
+from sensorium.models.captioner import Captioner
 from sensorium.models.encoder_decoder import EncoderDecoder
 from sensorium.nn.attention import reference_attention
 from sensorium.nn.block import Attention, MemoryAttention
@@ -81,6 +85,13 @@ CONFIGS = [
         ImageEncoderConfig(PatchStemConfig(16, 12, 3, class_token=False), STACK, ProbePoolerConfig()),
         EncoderConfig(STEM, STACK), 16, "last", text_length=8, image_projection=False, text_bias=True, logit_bias=True,
     ),
+    *(
+        CaptionerConfig(
+            ImageEncoderConfig(PatchStemConfig(16, 12, 4), STACK), TokenStemConfig(50, 20, LearnedPositions(30)),
+            StackConfig(20, 2, 2, 24, mask="causal", memory_size=16), 1, 2, MaskedTokenHeadConfig(tied=tied),
+        )
+        for tied in (True, False)
+    ),
 ]  # fmt: skip
 
 
@@ -124,6 +135,24 @@ def test_flops_of_both_sides_are_those_torch_counts() -> None:
     assert cost.forward_flops(config, lengths, source_lengths=sources) + hidden == counter.get_total_flops()
     with pytest.raises(TypeError, match="lengths of both texts"):
         cost.forward_flops(config, lengths)
+
+
+def test_flops_of_a_caption_are_those_torch_counts() -> None:
+    config = next(config for config in CONFIGS if isinstance(config, CaptionerConfig))
+    model = new_model(config, seed=0)
+    assert isinstance(model, Captioner)
+    for module in model.modules():
+        if isinstance(module, Attention | MemoryAttention):
+            module.kernel = reference_attention
+    images = pack_images([torch.zeros(3, 12, 8), torch.zeros(3, 4, 4)], 4, class_token=True)
+    lengths = [5, 9]
+    with FlopCounterMode(display=False) as counter:
+        states = model(Packed.from_sequences([[1] * length for length in lengths]), model.encode(images))
+        model.next_token_logits(states)
+    stack = config.decoder_stack
+    hidden = sum(4 * stack.qkv_sizes[0] * n * n for n in lengths) * stack.num_layers // 2
+    counted = cost.forward_flops(config, lengths, vocabulary_rows=sum(lengths), source_lengths=images.lengths)
+    assert counted + hidden == counter.get_total_flops()
 
 
 def test_the_peak_of_this_machine_is_measured_and_remembered() -> None:

@@ -25,7 +25,6 @@ from sensorium.config import (
     ImageEncoderConfig,
     LanguageConfig,
     ModelConfig,
-    MultimodalConfig,
     TokenStemConfig,
     num_layers,
 )
@@ -90,7 +89,7 @@ class Checkpoint:
     @property
     def language_config(self) -> LanguageConfig:
         """The config of a model that reads text and nothing else. Raises ``CheckpointError`` for others."""
-        if isinstance(self.config, ImageEncoderConfig | DualEncoderConfig | MultimodalConfig | ImageCodecConfig):
+        if not isinstance(self.config, LanguageConfig):
             raise CheckpointError(
                 f"{self.folder}: a {self.family} model looks at images; this is for one that reads text alone"
             )

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from sensorium.config import (
+    CaptionerConfig,
     DrawingConfig,
     DualEncoderConfig,
     EncoderConfig,
@@ -18,6 +19,7 @@ from sensorium.config import (
     ImageCodecConfig,
     ImageEncoderConfig,
     LearnedPositions,
+    MaskedTokenHeadConfig,
     ModelConfig,
     MultimodalConfig,
     PatchStemConfig,
@@ -90,6 +92,9 @@ def parameters(config: ModelConfig) -> int:
             count += d + 4 * (d * d + d) + 2 * d + 2 * d * config.stack.mlp_size + config.stack.mlp_size + d
         return count + (len(config.sequence.labels) * (d + 1) if config.sequence else 0)
     stem = config.stem
+    if isinstance(config, CaptionerConfig):
+        count = parameters(config.image) + stem_parameters(stem) + stack_parameters(config.stack)
+        return count + _masked_token_parameters(config.language_model, stem)
     if isinstance(config, EncoderDecoderConfig):
         written = config.decoder_stem.vocabulary_size
         count = stem_parameters(stem) + stem_parameters(config.decoder_stem)
@@ -104,13 +109,19 @@ def parameters(config: ModelConfig) -> int:
         return count + (stem.vocabulary_size * d if head is not None and not head.tied else 0)
     dense = d * d + d
     count += dense if config.pooler else 0
-    if config.masked_token is not None:
-        count += dense + 2 * d + stem.vocabulary_size + (0 if config.masked_token.tied else stem.vocabulary_size * d)
+    count += _masked_token_parameters(config.masked_token, stem)
     count += 2 * (d + 1) if config.next_sentence else 0
     if config.sequence is not None:
         count += (dense if config.sequence.dense else 0) + len(config.sequence.labels) * (d + 1)
     count += len(config.token.labels) * (d + 1) if config.token else 0
     return count + (2 * (d + 1) if config.span else 0)
+
+
+def _masked_token_parameters(head: MaskedTokenHeadConfig | None, stem: TokenStemConfig) -> int:
+    if head is None:
+        return 0
+    d, vocabulary = stem.hidden_size, stem.vocabulary_size
+    return d * d + d + 2 * d + vocabulary + (0 if head.tied else vocabulary * d)
 
 
 def drawing_parameters(config: DrawingConfig, size: int) -> int:
@@ -181,8 +192,8 @@ def forward_flops(
 
     An image's length is its patches, class token included. ``vocabulary_rows`` is how many rows go through a
     vocabulary-wide head. A model that reads one text and writes another reads ``source_lengths`` and writes
-    ``lengths``; raises ``TypeError`` when it is given only one of them. Of a model that matches images with texts,
-    ``source_lengths`` are those of the images.
+    ``lengths``; raises ``TypeError`` when it is given only one of them. Of a model that matches images with texts, or
+    writes about them, ``source_lengths`` are those of the images.
     """
     sizes = list(lengths)
     if isinstance(config, ImageCodecConfig):
@@ -192,11 +203,15 @@ def forward_flops(
     if isinstance(config, DualEncoderConfig):
         return stack_flops(config.text.stack, sizes) + forward_flops(config.image, source_lengths or ())
     head = 2 * vocabulary_rows * config.stack.hidden_size * config.stem.vocabulary_size
-    if not isinstance(config, EncoderDecoderConfig):
+    if not isinstance(config, EncoderDecoderConfig | CaptionerConfig):
         return stack_flops(config.stack, sizes) + head
     if source_lengths is None:
         raise TypeError("an encoder–decoder's FLOPs need the lengths of both texts")
-    return stack_flops(config.encoder_stack, source_lengths) + memory_flops(config, sizes, source_lengths) + head
+    writes = memory_flops(config.stack, sizes, source_lengths) + head
+    if isinstance(config, CaptionerConfig):
+        transform = 2 * vocabulary_rows * config.stack.hidden_size**2
+        return forward_flops(config.image, source_lengths) + writes + transform
+    return stack_flops(config.encoder_stack, source_lengths) + writes
 
 
 def stack_flops(config: StackConfig, lengths: Sequence[int]) -> int:
@@ -207,12 +222,11 @@ def stack_flops(config: StackConfig, lengths: Sequence[int]) -> int:
     return 2 * block_weights(config) * config.num_layers * sum(lengths) + attention
 
 
-def memory_flops(config: EncoderDecoderConfig, lengths: Sequence[int], source_lengths: Sequence[int]) -> int:
+def memory_flops(stack: StackConfig, lengths: Sequence[int], source_lengths: Sequence[int]) -> int:
     """FLOPs of a decoder: its own stack, and its attention to the sources."""
-    stack = config.decoder_stack
     width = stack.qkv_sizes[0]
     ours = 4 * width * stack.hidden_size  # a token's query and output
-    theirs = 4 * width * config.encoder_stack.hidden_size  # a source token's key and value
+    theirs = 4 * width * (stack.memory_size or 0)  # a source token's key and value
     scores = sum(4 * width * t * s for t, s in zip(lengths, source_lengths, strict=True))
     memory = ours * sum(lengths) + theirs * sum(source_lengths) + scores
     return stack_flops(stack, lengths) + stack.num_layers * memory

@@ -1,4 +1,4 @@
-"""Crops: of the size of the whole, of a part that is large enough, the same for the same generator."""
+"""Crops: of the size of the whole, of a part that is large enough, the same for the same generator. And mirrors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensorium.image.augment import random_crop
+from sensorium.image.augment import random_crop, random_mirror
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40), smallest=st.floats(0.05, 1.0), seed=st.integers(0, 99))
@@ -36,3 +36,13 @@ def test_crops_keep_as_much_as_they_must() -> None:
 def test_an_image_of_no_shape_that_fits_stays_whole() -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (2, 40, 3), dtype=np.uint8)
     np.testing.assert_array_equal(random_crop(pixels, 0.99, np.random.default_rng(1)), pixels)
+
+
+def test_as_many_images_are_mirrored_as_are_asked_for() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 5, 3), dtype=np.uint8)
+    generator = np.random.default_rng(0)
+    seen = [random_mirror(pixels, 0.25, generator) for _ in range(400)]
+    mirrored = [np.array_equal(one, pixels[:, ::-1]) for one in seen]
+    assert all(swapped or np.array_equal(one, pixels) for swapped, one in zip(mirrored, seen, strict=True))
+    assert 0.2 < np.mean(mirrored) < 0.3
+    assert not any(np.array_equal(random_mirror(pixels, 0.0, generator), pixels[:, ::-1]) for _ in range(50))

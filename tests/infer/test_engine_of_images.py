@@ -9,19 +9,24 @@ import torch
 
 from sensorium import native
 from sensorium.config import (
+    CaptionerConfig,
     DecoderConfig,
     DualEncoderConfig,
     EncoderConfig,
     ImageEncoderConfig,
     LearnedPositions,
+    MaskedTokenHeadConfig,
     PatchStemConfig,
     ProbePoolerConfig,
     StackConfig,
     TokenStemConfig,
 )
 from sensorium.image.patches import pack_images
+from sensorium.infer.conditioned import Conditioned
 from sensorium.infer.engine import fast
 from sensorium.infer.fast_stack import FastStack
+from sensorium.infer.generate import generate
+from sensorium.infer.settings import GenerationSettings
 from sensorium.models.build import new_model
 from sensorium.packed import Packed
 from tests.infer.random_models import distance
@@ -40,6 +45,11 @@ PAIRS = {
         logit_bias=True,
     ),
 }  # fmt: skip
+WRITES = StackConfig(96, 2, 4, 128, mask="causal", memory_size=64)
+CAPTIONS = CaptionerConfig(
+    ImageEncoderConfig(PatchStemConfig(64, 16, 4), TOWER),
+    TokenStemConfig(50, 96, LearnedPositions(16), norm_eps=1e-12), WRITES, 49, 3, MaskedTokenHeadConfig(),
+)  # fmt: skip
 TOLERANCE = {"fp32": 2e-5, "bf16": 3e-2, "int8": 8e-2}
 
 
@@ -79,3 +89,35 @@ def test_both_towers_run_on_the_kernels_and_match_as_before(kind: str, dtype: st
     assert isinstance(faster.text.stack, FastStack)
     assert distance(faster.image_vectors(images), model.image_vectors(images)) < TOLERANCE[dtype]
     assert distance(faster.text_vectors(texts), model.text_vectors(texts)) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@torch.inference_mode()
+def test_captions_have_the_logits_of_the_plain_stacks(dtype: str) -> None:
+    """The tower, attention to its vectors, which are narrower than the decoder's, and the head run on the kernels."""
+    model: Any = spread(new_model(CAPTIONS, seed=0))
+    images, texts = pictures((4, 4), (2, 7), (3, 5)), Packed.from_sequences([[49, 5, 7], [49], [49, 4, 4, 8, 9, 10]])
+    faster: Any = fast(model, dtype)
+    assert isinstance(faster.image.stack, FastStack)
+    assert isinstance(faster.decoder.stack, FastStack)
+    reader = Conditioned(faster, images)
+    cache = reader.new_cache([[49] * length for length in texts.lengths], texts.lengths, 1)
+    found = faster.next_token_logits(reader(texts, cache))
+    expected = model.next_token_logits(model(texts, model.encode(images)))
+    assert distance(found, expected) < TOLERANCE[dtype]
+
+
+def test_a_caption_does_not_depend_on_the_images_beside_it() -> None:
+    model: Any = spread(new_model(CAPTIONS, seed=0))
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randn(3, 4 * rows, 4 * columns, generator=generator) for rows, columns in ((4, 4), (2, 7), (3, 5))]
+    settings = GenerationSettings(max_new_tokens=9, eos_token_id=3)
+
+    def written(one: Any, images: list[torch.Tensor]) -> list[list[int]]:
+        reader = Conditioned(one, pack_images(images, 4, class_token=True))
+        return generate(reader, reader.prompts, settings)
+
+    faster = fast(model)
+    together = written(faster, images)
+    assert together == written(model, images)
+    assert together == [written(faster, [image])[0] for image in images]

@@ -27,6 +27,7 @@ from sensorium.config.image import (
 )
 from sensorium.config.models import (
     ENCODER_HEADS,
+    CaptionerConfig,
     DecoderConfig,
     DualEncoderConfig,
     EncoderConfig,
@@ -65,6 +66,7 @@ __all__ = [
     "ENCODER_HEADS",
     "NORM_GROUPS",
     "Activation",
+    "CaptionerConfig",
     "DecoderConfig",
     "DrawingConfig",
     "DualEncoderConfig",

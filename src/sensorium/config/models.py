@@ -247,6 +247,60 @@ class MultimodalConfig(ReadsTexts, Checked):
         return self.text.head_names
 
 
+@dataclass(frozen=True)
+class CaptionerConfig(Checked):
+    """A model that looks at an image and writes a text: a causal stack that attends to all vectors of an image tower
+    (Li et al., 2022, BLIP)."""
+
+    image: ImageEncoderConfig
+    decoder_stem: TokenStemConfig
+    decoder_stack: StackConfig
+    start_token_id: int
+    """What a text begins with."""
+    end_token_id: int
+    """What it ends with."""
+    language_model: MaskedTokenHeadConfig | None = None
+    """What says the next token; of the shape that BERT's says a hidden one with."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decoder_stack.memory_size != self.image.stack.hidden_size:
+            raise UsageError(
+                f"the decoder attends to vectors of {self.decoder_stack.memory_size}, the image tower gives "
+                f"{self.image.stack.hidden_size}"
+            )
+        if max(self.start_token_id, self.end_token_id) >= self.decoder_stem.vocabulary_size:
+            raise UsageError(
+                f"texts begin with token {self.start_token_id} and end with {self.end_token_id}; the decoder has "
+                f"{self.decoder_stem.vocabulary_size}"
+            )
+
+    @property
+    def stem(self) -> TokenStemConfig:
+        """What reads texts."""
+        return self.decoder_stem
+
+    @property
+    def stack(self) -> StackConfig:
+        """What writes them."""
+        return self.decoder_stack
+
+    @property
+    def max_length(self) -> int:
+        """Tokens in the longest text this model can write, its first one among them."""
+        return _max_length(self.decoder_stem, self.decoder_stack)
+
+    @property
+    def max_written(self) -> int:
+        """The same, by the name that it has of what reads one text and writes another."""
+        return self.max_length
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads this model has."""
+        return () if self.language_model is None else ("language_model",)
+
+
 def num_layers(config: ModelConfig) -> dict[str, int]:
     """How many blocks the stacks of a model have, by the prefix of their parameters."""
     if isinstance(config, EncoderDecoderConfig):
@@ -255,6 +309,8 @@ def num_layers(config: ModelConfig) -> dict[str, int]:
         return {"image.": config.image.stack.num_layers, "text.": config.text.stack.num_layers}
     if isinstance(config, ImageCodecConfig):
         return {}
+    if isinstance(config, CaptionerConfig):
+        return {"image.": config.image.stack.num_layers, "decoder.": config.decoder_stack.num_layers}
     return {"": config.stack.num_layers}
 
 
@@ -275,6 +331,6 @@ def _max_length(stem: TokenStemConfig, stack: StackConfig) -> int:
 ENCODER_HEADS = ("masked_token", "next_sentence", "sequence", "token", "span")
 LanguageConfig = EncoderConfig | DecoderConfig | EncoderDecoderConfig
 """What reads tokens, and nothing else."""
-StackedConfig = LanguageConfig | ImageEncoderConfig | DualEncoderConfig | MultimodalConfig
+StackedConfig = LanguageConfig | ImageEncoderConfig | DualEncoderConfig | MultimodalConfig | CaptionerConfig
 """What is made of stacks."""
 ModelConfig = StackedConfig | ImageCodecConfig

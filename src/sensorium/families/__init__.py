@@ -29,6 +29,7 @@ FAMILIES = {
     "llava": "llava",
     "janus": "janus",
     "janus_vqgan": "janus_vqgan",
+    "blip": "blip",
 }
 """``model_type`` in ``config.json`` → module in this folder."""
 

@@ -109,7 +109,7 @@ def check_config(family: Family, raw: Mapping[str, Any], *, where: str) -> None:
     for name, keys in family.sections.items():
         if isinstance(raw.get(name), Mapping):
             check_config(replace(family, keys=keys, sections={}), raw[name], where=f"{where}: {name}")
-    required = {**REQUIRES, **family.requires}
+    required = {key: value for key, value in REQUIRES.items() if key not in family.keys} | dict(family.requires)
     for key, value in required.items():
         if key in raw and raw[key] != value and not (value in ({}, None, False) and not raw[key]):
             raise CheckpointError(

@@ -17,6 +17,13 @@ ASPECT = math.log(4 / 3)
 ATTEMPTS = 10
 
 
+def random_mirror(
+    pixels: np.ndarray[Any, Any], probability: float, generator: np.random.Generator
+) -> np.ndarray[Any, Any]:  # fmt: skip
+    """An image [H, W, 3] uint8, or with this probability its mirror image, left for right."""
+    return np.ascontiguousarray(pixels[:, ::-1]) if generator.random() < probability else pixels
+
+
 def random_crop(
     pixels: np.ndarray[Any, Any], smallest: float, generator: np.random.Generator
 ) -> np.ndarray[Any, Any]:  # fmt: skip

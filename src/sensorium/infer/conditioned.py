@@ -1,4 +1,4 @@
-"""An encoder–decoder whose sources have been read: a decoder, to everything that decodes.
+"""An encoder–decoder whose sources have been read, or seen: a decoder, to everything that decodes.
 
 Shapes: T packed tokens, N sources, S sequences that go on from them, D hidden size, V vocabulary.
 """
@@ -15,6 +15,7 @@ from torch import Tensor
 from sensorium.errors import UsageError
 from sensorium.infer.cache import AnyCache, pages_needed
 from sensorium.infer.fast_stack import FastStack, cache_for
+from sensorium.models.captioner import Captioner
 from sensorium.models.encoder_decoder import EncoderDecoder
 from sensorium.nn.memory import Memory
 from sensorium.packed import Packed
@@ -46,13 +47,18 @@ class Conditioned:
     """``generate`` and ``beam_search`` take it as they take a ``DecoderLM``: prompt n goes on from source n."""
 
     def __init__(
-        self, model: EncoderDecoder, sources: Sequence[Sequence[int]], start_token_id: int | None = None
+        self,
+        model: EncoderDecoder | Captioner,
+        sources: Sequence[Sequence[int]] | Packed,
+        start_token_id: int | None = None,
     ) -> None:
-        """Sources are token ids. They are read here, once. Raises ``UsageError`` for none, an empty or too long one.
+        """Sources are token ids, or packed patches of images. They are read here, once.
+
+        Raises ``UsageError`` for none, an empty or too long text.
 
         ``start_token_id`` is what each text begins with; ``None``: what the model's config says.
         """
-        for number, source in enumerate(sources, 1):
+        for number, source in enumerate(() if isinstance(sources, Packed) else sources, 1):
             if len(source) > model.config.max_length:
                 raise UsageError(
                     f"text {number} has {len(source):,} tokens; this model reads at most {model.config.max_length:,}"
@@ -61,7 +67,7 @@ class Conditioned:
         self.start_token_id = model.config.start_token_id if start_token_id is None else start_token_id
         stack: Any = model.decoder.stack
         with torch.inference_mode():
-            memory = model.encode(Packed.from_sequences(sources))
+            memory = model.encode(sources if isinstance(sources, Packed) else Packed.from_sequences(sources))
             self.memory = stack.read(memory) if isinstance(stack, FastStack) else memory
 
     @property

@@ -21,6 +21,7 @@ from sensorium.infer.fast_stem import FastStem
 from sensorium.infer.packing import Dtype
 from sensorium.infer.torch_stack import TorchStack
 from sensorium.models.build import Model, OneStack
+from sensorium.models.captioner import Captioner
 from sensorium.models.decoder import DecoderLM
 from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.encoder import EncoderLM
@@ -78,6 +79,8 @@ def _side_names(model: Model) -> tuple[str, ...]:
     """The parts of a model that have a stem and a stack each, where it has two."""
     if isinstance(model, EncoderDecoder):
         return "encoder", "decoder"
+    if isinstance(model, Captioner):
+        return "image", "decoder"
     return ("image", "text") if isinstance(model, DualEncoder) else ()
 
 
@@ -127,8 +130,9 @@ def _vocabularies(model: Model, dtype: Dtype) -> dict[str, nn.Module]:
             return {}
         weight = head.vocabulary.weight if head.scale == 1.0 else head.vocabulary.weight * head.scale
         return {"language_model": FastVocabulary(weight, head.bias, dtype)}
-    masked = model.masked_token if isinstance(model, EncoderLM) else None
-    return {} if masked is None else {"masked_token": FastMaskedTokenHead(masked, dtype)}
+    name = "language_model" if isinstance(model, Captioner) else "masked_token"
+    masked = getattr(model, name, None)
+    return {} if masked is None else {name: FastMaskedTokenHead(masked, dtype)}
 
 
 class FastMaskedTokenHead(nn.Module):

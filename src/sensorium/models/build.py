@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sensorium.config import (
+    CaptionerConfig,
     DecoderConfig,
     DualEncoderConfig,
     EncoderConfig,
@@ -17,6 +18,7 @@ from sensorium.config import (
     ModelConfig,
     MultimodalConfig,
 )
+from sensorium.models.captioner import Captioner
 from sensorium.models.decoder import DecoderLM
 from sensorium.models.dual_encoder import DualEncoder, first_value
 from sensorium.models.encoder import EncoderLM
@@ -30,7 +32,7 @@ from sensorium.nn.convolution import PlaceAttention, ResidualBlock
 OneStack = EncoderLM | DecoderLM | ImageEncoder
 LanguageModel = EncoderLM | DecoderLM | EncoderDecoder
 """What reads tokens, and nothing else."""
-WithStack = OneStack | EncoderDecoder | DualEncoder | MultimodalLM
+WithStack = OneStack | EncoderDecoder | DualEncoder | MultimodalLM | Captioner
 """What is a Transformer, or several."""
 Model = WithStack | ImageCodec
 INITIAL_STD = 0.02
@@ -49,6 +51,8 @@ def build(config: ModelConfig) -> Model:
         return MultimodalLM(config)
     if isinstance(config, ImageCodecConfig):
         return ImageCodec(config)
+    if isinstance(config, CaptionerConfig):
+        return Captioner(config)
     return DecoderLM(config) if isinstance(config, DecoderConfig) else EncoderDecoder(config)
 
 
@@ -65,9 +69,9 @@ def new_model(config: ModelConfig, *, seed: int) -> Model:
 def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) -> None:
     """Fill parameters with fresh values: matrices normal with deviation 0.02, norms 1, biases 0.
 
-    What reads one text and writes another, or matches images with texts, is trained from nothing on little data, where
-    0.02 starts too low: there a matrix has deviation √(2 / (inputs + outputs)) (Glorot & Bengio, 2010), the token table
-    and the class token 1/√D.
+    What reads one text and writes another, matches images with texts or writes about them is trained from nothing on
+    little data, where 0.02 starts too low: there a matrix has deviation √(2 / (inputs + outputs)) (Glorot & Bengio,
+    2010), the token table and the class token 1/√D.
 
     There, and in pre-norm stacks, what writes to the residual stream is divided by √(2L), L layers (Radford et al.,
     2019, §2.3), so that a token is still itself at the top. Else the norms of a post-norm stack halve its share at each
@@ -87,7 +91,7 @@ def initialise(model: Model, *, seed: int, only: Collection[str] | None = None) 
     if not isinstance(model, ImageCodec):
         residual, shrink = _residual_writers(model), (2 * model.config.stack.num_layers) ** -0.5
     silent = {id(part.weight) for block in model.modules() for part in _last_of(block)}
-    two_sides = isinstance(model, EncoderDecoder | DualEncoder | MultimodalLM | ImageCodec)
+    two_sides = isinstance(model, EncoderDecoder | DualEncoder | MultimodalLM | Captioner | ImageCodec)
     drawn = ("class_token", "probe") if two_sides else ()
 
     def deviation(parameter: nn.Parameter) -> float:
@@ -127,7 +131,7 @@ def _residual_writers(model: WithStack) -> set[int]:
     """The matrices whose small beginning keeps the residual stream what it is; none in a post-norm stack of one text,
     which begins as BERT did.
     """
-    if model.config.stack.norm_place != "pre" and not isinstance(model, EncoderDecoder):
+    if model.config.stack.norm_place != "pre" and not isinstance(model, EncoderDecoder | Captioner):
         return set()
     found = set()
     for block in model.modules():

@@ -138,7 +138,7 @@ class LanguageModelHead(nn.Module):
         return hidden_states if self.scale == 1.0 else hidden_states * self.scale
 
 
-def next_token_logits(head: LanguageModelHead | None, hidden_states: Tensor) -> Tensor:
+def next_token_logits(head: LanguageModelHead | MaskedTokenHead | None, hidden_states: Tensor) -> Tensor:
     """[M, D] → [M, V]. Raises ``UsageError`` when the model has no language-model head."""
     if head is None:
         raise UsageError("this model has no language-model head; open a checkpoint that has one")

@@ -115,9 +115,10 @@ def field(record: Record, name: str, number: int) -> Any:
     """A field of a record. Raises ``DataError`` naming the record and the fields it has."""
     if name not in record:
         raise DataError(f"record {number:,} has no {name!r}; it has {', '.join(map(repr, record)) or 'nothing'}")
-    if record[name] is None or record[name] == "":
+    value = record[name]
+    if value is None or (isinstance(value, str) and not value):  # pixels are no text
         raise DataError(f"record {number:,}: its {name!r} is empty; fill it in, or remove the record")
-    return record[name]
+    return value
 
 
 def label_id(labels: Mapping[str, int], label: Any, number: int) -> int:

@@ -25,6 +25,7 @@ from sensorium.infer.engine import DTYPES, fast
 from sensorium.infer.quantise import QUANTISED, quantise
 from sensorium.infer.settings import GenerationSettings
 from sensorium.machine import tune_process
+from sensorium.models.captioner import Captioner
 from sensorium.models.decoder import DecoderLM
 from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.encoder_decoder import EncoderDecoder
@@ -73,6 +74,7 @@ TASKS = {
         "visual_question_answering", "VisualQuestionAnswering", "language_model", looks=(MultimodalLM,)
     ),
     "text-to-image": Kind("text_to_image", "TextToImage", None, looks=(MultimodalLM,)),
+    "image-to-text": Kind("image_to_text", "ImageToText", "language_model", looks=(Captioner, MultimodalLM)),
     "image-text-to-text": Kind("image_text_to_text", "ImageTextToText", "language_model", looks=(MultimodalLM,)),
 }
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
@@ -81,6 +83,7 @@ _DECODER = (DecoderLM, "a decoder (gpt2)")
 NEEDS: dict[tuple[type[Any], ...], str] = {
     (DualEncoder,): "images and texts (clip)",
     (MultimodalLM,): "images among words (llava, janus)",
+    (Captioner, MultimodalLM): "captions (blip), or for images among words (llava, janus)",
 }
 DENSE = {"roberta": "tanh", "xlm-roberta": "tanh", "distilbert": "relu"}
 

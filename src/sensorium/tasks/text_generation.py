@@ -166,13 +166,16 @@ def scored(written: Written, tokenizer: Tokenizer) -> dict[str, Any]:
     """The score and the tokens with their log probabilities, where they were asked for."""
     if written.log_probabilities is None:
         return {}
+    size = tokenizer.vocabulary_size  # a model may have tokens of its own behind them, as BLIP has to begin with
+
+    def said(token_id: int, value: float) -> dict[str, Any]:
+        text = tokenizer.token(token_id) if token_id < size else ""
+        return {"token": token_id, "token_str": text, "log_prob": value}
+
     tokens = [
-        {"token": token_id, "token_str": tokenizer.token(token_id), "log_prob": value}
+        said(token_id, value)
         for token_id, value in zip(written.token_ids, written.log_probabilities, strict=False)  # not the end token's
     ]
     for token, alternatives in zip(tokens, written.alternatives or [], strict=False):
-        token["top"] = [
-            {"token": token_id, "token_str": tokenizer.token(token_id), "log_prob": value}
-            for token_id, value in alternatives
-        ]
+        token["top"] = [said(token_id, value) for token_id, value in alternatives]
     return {"score": written.score, "tokens": tokens}

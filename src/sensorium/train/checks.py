@@ -6,19 +6,23 @@ import torch
 
 from sensorium.checkpoint import Checkpoint, published_form
 from sensorium.config import (
+    CaptionerConfig,
     DualEncoderConfig,
     EncoderDecoderConfig,
     ImageCodecConfig,
     ImageEncoderConfig,
+    LanguageConfig,
     MultimodalConfig,
     StackedConfig,
 )
 from sensorium.errors import UsageError
 from sensorium.models.build import LanguageModel, build
+from sensorium.models.captioner import Captioner
 from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.image_codec import ImageCodec
 from sensorium.models.multimodal import MultimodalLM
 from sensorium.objectives._base import Objective
+from sensorium.objectives.captioning import end_of_captions
 from sensorium.objectives.seq2seq import SequenceToSequence
 from sensorium.text import Tokenizer
 from sensorium.towers import published_parts
@@ -26,6 +30,7 @@ from sensorium.train.kinds import TWO_TEXTS
 
 TRAINED: dict[type, tuple[str, ...]] = {
     DualEncoderConfig: ("contrastive",), MultimodalConfig: ("answering", "drawing"), ImageCodecConfig: ("codec",),
+    CaptionerConfig: ("captioning",),
 }  # fmt: skip
 """What an opened model that looks at images can be trained for."""
 
@@ -34,7 +39,7 @@ def check_kind(source: Checkpoint, kind: str) -> None:
     """Raise ``UsageError`` when only one of an opened model and an objective reads one text and writes another, or when
     only one of them looks at images.
     """
-    if isinstance(source.config, ImageEncoderConfig | DualEncoderConfig | MultimodalConfig | ImageCodecConfig):
+    if not isinstance(source.config, LanguageConfig):
         if kind in TRAINED.get(type(source.config), ()):
             if isinstance(source.config, MultimodalConfig):
                 _check_multimodal(source, source.config, kind)
@@ -44,6 +49,8 @@ def check_kind(source: Checkpoint, kind: str) -> None:
         raise UsageError(f"{source.folder}: a {source.family} model does not draw; {kind!r} trains a janus' parts")
     if kind == "answering":
         raise UsageError(f"{source.folder}: a {source.family} model does not read images among words; llava does")
+    if kind == "captioning":
+        raise UsageError(f"{source.folder}: a {source.family} model does not write about images; blip does")
     if kind == "contrastive":
         raise UsageError(
             f"{source.folder}: a {source.family} model does not match images with texts; clip and siglip do"
@@ -76,7 +83,7 @@ def check_heads(source: Checkpoint, objective: Objective) -> None:
 
 
 def check_fit(
-    model: LanguageModel | DualEncoder | MultimodalLM | ImageCodec,
+    model: LanguageModel | DualEncoder | MultimodalLM | Captioner | ImageCodec,
     tokenizer: Tokenizer | None,
     family: str,
     objective: Objective,
@@ -106,6 +113,11 @@ def _check_texts(config: StackedConfig, tokenizer: Tokenizer, objective: Objecti
             key, most = "max_target_length", objective.max_target_length
         if most > config.max_written:
             raise UsageError(f"objective.{key} is {most}; this model writes at most {config.max_written} tokens")
+    if isinstance(config, CaptionerConfig) and (end := end_of_captions(tokenizer)) != config.end_token_id:
+        raise UsageError(
+            f"captions of this model end with token {config.end_token_id}, texts of the tokenizer with {end}; use the "
+            "model's own tokenizer"
+        )
     if tokenizer.vocabulary_size > config.stem.vocabulary_size:
         raise UsageError(
             f"the tokenizer has {tokenizer.vocabulary_size:,} tokens, the model's table {config.stem.vocabulary_size:,}"

@@ -12,16 +12,18 @@ DUAL_ENCODERS = ("clip", "siglip", "vit")
 READERS_OF_IMAGES = ("llava", "janus")
 DRAWERS = ("janus",)
 CODECS = ("janus_vqgan",)
-LOOKING = (*DUAL_ENCODERS, *READERS_OF_IMAGES, *CODECS)
+CAPTIONERS = ("blip",)
+LOOKING = (*DUAL_ENCODERS, *READERS_OF_IMAGES, *CODECS, *CAPTIONERS)
 LEARNERS = {
     "masked_token": ENCODERS, "sequence": ENCODERS, "token": ENCODERS, "span": ENCODERS, "causal": DECODERS,
     "conversation": DECODERS, "seq2seq": ENCODER_DECODERS, "denoising": ENCODER_DECODERS,
     "contrastive": DUAL_ENCODERS, "answering": READERS_OF_IMAGES, "codec": CODECS, "drawing": DRAWERS,
+    "captioning": CAPTIONERS,
 }  # fmt: skip
 """The families of which a new model can be trained for an objective."""
 TWO_TEXTS = tuple(kind for kind, families in LEARNERS.items() if families == ENCODER_DECODERS)
 """Objectives that read one text and write another."""
-LOOKING_KINDS = ("contrastive", "answering", "codec", "drawing")
+LOOKING_KINDS = ("contrastive", "answering", "codec", "drawing", "captioning")
 """Objectives whose records have images."""
 WRITERS = ("causal", "conversation", "seq2seq", "denoising")
 """Objectives whose head every such model has."""

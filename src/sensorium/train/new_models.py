@@ -7,6 +7,7 @@ from typing import Any
 
 from sensorium.checkpoint import Checkpoint
 from sensorium.config import (
+    CaptionerConfig,
     DecoderConfig,
     DrawingConfig,
     DualEncoderConfig,
@@ -16,6 +17,7 @@ from sensorium.config import (
     ImageEncoderConfig,
     LanguageModelHeadConfig,
     LearnedPositions,
+    MaskedTokenHeadConfig,
     ModelConfig,
     MultimodalConfig,
     PatchStemConfig,
@@ -33,6 +35,7 @@ from sensorium.models.decoder import DecoderLM
 from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.encoder import EncoderLM
 from sensorium.models.multimodal import MultimodalLM
+from sensorium.objectives.captioning import end_of_captions
 from sensorium.sentence import SentenceSettings
 from sensorium.text import Tokenizer
 from sensorium.text.asking import IMAGE
@@ -60,13 +63,19 @@ def new_config(
         return _modern_decoder(sizes, tokenizer)
     if sizes.family == "llava":
         return _llava(sizes, tokenizer)
+    if sizes.family == "blip":
+        return _blip(sizes, tokenizer)
     if sizes.family in DUAL_ENCODERS:
         return (_clip if sizes.family == "clip" else _siglip)(sizes, tokenizer)
     return _gpt2(sizes, heads, tokenizer) if sizes.family == "gpt2" else _encoder(sizes, heads, tokenizer)
 
 
 def start_token_id(tokenizer: Tokenizer, family: str) -> int:
-    """What a new decoder begins with: padding, as Marian's, or the end token, as BART's. Raises ``UsageError``."""
+    """What a new decoder begins with: padding, as Marian's, or the end token, as BART's; as BLIP's, a token of its own
+    behind all that the tokenizer has. Raises ``UsageError``.
+    """
+    if family == "blip":
+        return tokenizer.vocabulary_size
     start = tokenizer.eos_id if family == "bart" else tokenizer.pad_id
     if start is None:
         raise UsageError(f"a new {family} model needs a tokenizer with an end token and a padding token")
@@ -157,6 +166,22 @@ def _llava(sizes: ModelSection, tokenizer: Tokenizer) -> MultimodalConfig:
         raise UsageError(f"a new llava model needs a tokenizer with the token {IMAGE!r}; train one")
     text = _modern_decoder(sizes, tokenizer)
     return MultimodalConfig(image, text, image_token_id=image_id, image_blocks=sizes.num_layers)
+
+
+def _blip(sizes: ModelSection, tokenizer: Tokenizer) -> CaptionerConfig:
+    """A tower with a class token, and BERT's blocks as a decoder that attends to all of its vectors."""
+    patches = PatchStemConfig(sizes.hidden_size, sizes.image_size, sizes.patch_size)
+    start = start_token_id(tokenizer, sizes.family)
+    stem = replace(
+        _stem(sizes, tokenizer), vocabulary_size=start + 1, positions=LearnedPositions(sizes.max_length), norm_eps=1e-12
+    )
+    decoder = replace(
+        _stack(sizes, sizes.decoder_layers or sizes.num_layers), mask="causal", memory_size=sizes.hidden_size
+    )
+    return CaptionerConfig(
+        ImageEncoderConfig(patches, replace(_tower(sizes), norm_eps=1e-5)), stem, decoder, start,
+        end_of_captions(tokenizer), MaskedTokenHeadConfig(),
+    )  # fmt: skip
 
 
 def _janus(sizes: ModelSection, tokenizer: Tokenizer, codec: ImageCodecConfig) -> MultimodalConfig:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from sensorium.checkpoint import Checkpoint, open_checkpoint
-from sensorium.config import EncoderDecoderConfig, ImageCodecConfig, PatchStemConfig
+from sensorium.config import CaptionerConfig, EncoderDecoderConfig, ImageCodecConfig, PatchStemConfig
 from sensorium.errors import DataError, UsageError
 from sensorium.image.settings import ImageSettings
+from sensorium.models.captioner import Captioner
 from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.image_codec import ImageCodec
 from sensorium.models.multimodal import MultimodalLM
 from sensorium.objectives._base import Objective
 from sensorium.objectives.answering import Answering
+from sensorium.objectives.captioning import Captioning
 from sensorium.objectives.causal import CausalLanguageModel
 from sensorium.objectives.coding import Coding
 from sensorium.objectives.contrastive import Contrastive
@@ -66,8 +68,8 @@ def make_objective(
     chosen = recipe.objective
     if eyes is not None:
         asks = chosen.kind == "drawing" and any(record.get("target") is not None for record in train)
-        drawing = _looking_objective(recipe, eyes, chosen.kind)
-        return Mixture(_looking_objective(recipe, eyes, "answering"), drawing) if asks else drawing
+        looking = _looking_objective(recipe, eyes, chosen.kind, start_token_id)
+        return Mixture(_looking_objective(recipe, eyes, "answering", None), looking) if asks else looking
     if chosen.kind == "seq2seq":
         assert start_token_id is not None
         most = chosen.max_target_length or chosen.max_length
@@ -96,7 +98,7 @@ def make_objective(
     )
 
 
-def _looking_objective(recipe: Recipe, eyes: Eyes, kind: str) -> Objective:
+def _looking_objective(recipe: Recipe, eyes: Eyes, kind: str, start_token_id: int | None) -> Objective:
     chosen = recipe.objective
     if kind == "codec":
         assert isinstance(eyes.codec, ImageCodecConfig)
@@ -107,6 +109,10 @@ def _looking_objective(recipe: Recipe, eyes: Eyes, kind: str) -> Objective:
     assert eyes.stem is not None
     if kind == "answering":
         return Answering(eyes.images, eyes.stem, chosen.max_length)
+    if kind == "captioning":
+        assert start_token_id is not None
+        how = (chosen.label_smoothing, chosen.crop, chosen.mirror)
+        return Captioning(eyes.images, eyes.stem, start_token_id, chosen.max_length, *how)
     return Contrastive(eyes.images, eyes.stem, chosen.max_length, chosen.chunk, chosen.crop)
 
 
@@ -131,13 +137,14 @@ def chat_template(recipe: Recipe, source: Checkpoint | None) -> str | None:
 
 
 def first_token_id(recipe: Recipe, source: Checkpoint | None, tokenizer: Tokenizer | None) -> int | None:
-    """What the decoder of an encoder–decoder begins with; ``None`` where the objective needs none."""
-    if recipe.objective.kind not in TWO_TEXTS:
+    """What a decoder beside an encoder begins with; ``None`` where the objective needs none."""
+    if recipe.objective.kind not in (*TWO_TEXTS, "captioning"):
         return None
     if source is None:
         assert tokenizer is not None
         return start_token_id(tokenizer, recipe.model.family)
-    return source.config.start_token_id if isinstance(source.config, EncoderDecoderConfig) else None
+    config = source.config
+    return config.start_token_id if isinstance(config, EncoderDecoderConfig | CaptionerConfig) else None
 
 
 def eyes_of(recipe: Recipe, source: Checkpoint | None) -> Eyes | None:
@@ -166,6 +173,6 @@ def _opened_eyes(source: Checkpoint) -> Eyes:
     images, model = source.require_image_settings(), source.model
     if isinstance(model, ImageCodec):
         return Eyes(images, codec=model.config)
-    assert isinstance(model, DualEncoder | MultimodalLM)  # check_kind has seen to it
+    assert isinstance(model, DualEncoder | MultimodalLM | Captioner)  # check_kind has seen to it
     drawing = model.drawing if isinstance(model, MultimodalLM) else None
     return Eyes(images, model.config.image.stem, None if drawing is None else drawing.codec)

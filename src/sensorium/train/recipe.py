@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sensorium.errors import UsageError, nearest
 from sensorium.storage import read_text
 from sensorium.train.kinds import (
+    CAPTIONERS,
     CODECS,
     DECODERS,
     DRAWERS,
@@ -43,7 +44,7 @@ class ModelSection(Section):
     """Folder or hub id to start from."""
     family: Literal[
         "bert", "roberta", "distilbert", "gpt2", "llama", "mistral", "qwen2", "qwen3", "marian", "bart", "clip",
-        "siglip", "vit", "llava", "janus", "janus_vqgan",
+        "siglip", "vit", "llava", "janus", "janus_vqgan", "blip",
     ] = "bert"  # fmt: skip
     hidden_size: Annotated[int, Field(gt=0)] = 256
     num_layers: Annotated[int, Field(gt=0)] = 4
@@ -51,7 +52,7 @@ class ModelSection(Section):
     mlp_size: Annotated[int | None, Field(gt=0)] = None
     """``None``: four times the hidden size; 8/3 of it for a gated MLP, which has three matrices and not two."""
     decoder_layers: Annotated[int | None, Field(gt=0)] = None
-    """Of an encoder–decoder, whose encoder has ``num_layers``; ``None``: as many."""
+    """Of an encoder–decoder, whose encoder (or image tower) has ``num_layers``; ``None``: as many."""
     num_kv_heads: Annotated[int | None, Field(gt=0)] = None
     """Of a Llama or a family like it; ``None``: as many as heads."""
     rotary_base: Annotated[float, Field(gt=1.0)] = 10_000.0
@@ -126,6 +127,7 @@ class ObjectiveSection(Section):
         "answering",
         "codec",
         "drawing",
+        "captioning",
     ]
     max_length: Annotated[int, Field(gt=2)] = 128
     max_target_length: Annotated[int | None, Field(gt=2)] = None
@@ -158,6 +160,8 @@ class ObjectiveSection(Section):
     """Weight of what a codec's own levels see otherwise in what it gives back."""
     caption_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Share of the captions that are hidden, so that a drawing can be guided away from what no caption would give."""
+    mirror: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Share of the times an image is shown left for right."""
 
 
 class LoRASection(Section):
@@ -271,6 +275,7 @@ READ_BY = {
     "answering": set[str](),
     "codec": {"perceptual", "crop", "recolour", "use"},
     "drawing": {"caption_dropout"},
+    "captioning": {"label_smoothing", "crop", "mirror"},
 }
 """The keys of ``[objective]`` that each kind reads, beside ``max_length``."""
 
@@ -316,7 +321,7 @@ def _unread(recipe: Recipe) -> str | None:
     model, tokenizer = recipe.model, recipe.tokenizer
     learnt = tokenizer.train if tokenizer.open is None else None
     for key, families in {
-        "decoder_layers": ENCODER_DECODERS, "num_kv_heads": LLAMAS, "rotary_base": LLAMAS,
+        "decoder_layers": (*ENCODER_DECODERS, *CAPTIONERS), "num_kv_heads": LLAMAS, "rotary_base": LLAMAS,
         "tied": LLAMAS, "image_size": LOOKING, "patch_size": LOOKING,
         "projection_size": DUAL_ENCODERS, "codec": DRAWERS, "channels": CODECS, "num_blocks": CODECS,
         "num_codes": CODECS, "code_size": CODECS,

