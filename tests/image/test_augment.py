@@ -1,4 +1,4 @@
-"""Crops: of the size of the whole, of a part that is large enough, the same for the same generator. And mirrors."""
+"""Crops, shifts and mirrors: of the size of the whole, as much as was asked for, the same for the same generator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensorium.image.augment import random_crop, random_mirror
+from sensorium.image.augment import random_crop, random_mirror, random_shift
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40), smallest=st.floats(0.05, 1.0), seed=st.integers(0, 99))
@@ -46,3 +46,21 @@ def test_as_many_images_are_mirrored_as_are_asked_for() -> None:
     assert all(swapped or np.array_equal(one, pixels) for swapped, one in zip(mirrored, seen, strict=True))
     assert 0.2 < np.mean(mirrored) < 0.3
     assert not any(np.array_equal(random_mirror(pixels, 0.0, generator), pixels[:, ::-1]) for _ in range(50))
+
+
+@given(height=st.integers(1, 12), width=st.integers(1, 12), most=st.integers(0, 14), seed=st.integers(0, 99))
+def test_a_shift_moves_all_pixels_alike_and_repeats_the_edge(height: int, width: int, most: int, seed: int) -> None:
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    pixels = np.stack([rows, columns, rows], axis=2).astype(np.uint8)  # each says where it stood
+    moved = random_shift(pixels, most, np.random.default_rng(seed)).astype(int)
+    assert moved.shape == pixels.shape
+    down, right = np.random.default_rng(seed).integers(-most, most + 1, size=2)
+    np.testing.assert_array_equal(moved[..., 0], (rows - down).clip(0, height - 1))
+    np.testing.assert_array_equal(moved[..., 1], (columns - right).clip(0, width - 1))
+
+
+def test_shifts_go_every_way_and_none_farther_than_it_may() -> None:
+    pixels = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None, None], (64, 64, 3)).copy()
+    generator = np.random.default_rng(0)
+    places = [int(random_shift(pixels, 3, generator)[32, 0, 0]) - 32 for _ in range(200)]
+    assert set(places) == set(range(-3, 4))

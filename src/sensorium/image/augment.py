@@ -50,3 +50,17 @@ def random_colours(
 ) -> np.ndarray[Any, Any]:  # fmt: skip
     """An image [H, W, 3], or with the probability ``share`` the same with red, green and blue in another order."""
     return pixels[..., generator.permutation(3)] if generator.random() < share else pixels
+
+
+def random_shift(
+    pixels: np.ndarray[Any, Any], most: int, generator: np.random.Generator
+) -> np.ndarray[Any, Any]:  # fmt: skip
+    """An image [H, W, 3] moved by up to ``most`` pixels each way; what comes in repeats its edge.
+
+    As He et al. (2016, §4.2) move pictures of 32 pixels by 4, but for the zeros that come in there.
+    """
+    height, width, _ = pixels.shape
+    down, right = generator.integers(-most, most + 1, size=2)
+    rows = (np.arange(height) - down).clip(0, height - 1)
+    columns = (np.arange(width) - right).clip(0, width - 1)
+    return pixels[rows[:, None], columns]

@@ -158,13 +158,14 @@ def _clip(sizes: ModelSection, tokenizer: Tokenizer) -> DualEncoderConfig:
 
 
 def _llava(sizes: ModelSection, tokenizer: Tokenizer) -> MultimodalConfig:
-    """A CLIP's image tower, all of whose blocks are read, and a Llama of the same sizes."""
+    """A CLIP's image tower, all of whose blocks are read, and a Llama of the same width."""
     patches = PatchStemConfig(sizes.hidden_size, sizes.image_size, sizes.patch_size, bias=False, norm_eps=1e-5)
     image = ImageEncoderConfig(patches, replace(_tower(sizes), norm_eps=1e-5))
     image_id = tokenizer.backend.token_to_id(IMAGE)
     if image_id is None:
         raise UsageError(f"a new llava model needs a tokenizer with the token {IMAGE!r}; train one")
-    text = _modern_decoder(sizes, tokenizer)
+    decoder_layers = sizes.decoder_layers or sizes.num_layers
+    text = _modern_decoder(sizes.model_copy(update={"num_layers": decoder_layers}), tokenizer)
     return MultimodalConfig(image, text, image_token_id=image_id, image_blocks=sizes.num_layers)
 
 

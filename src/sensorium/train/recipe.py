@@ -52,7 +52,7 @@ class ModelSection(Section):
     mlp_size: Annotated[int | None, Field(gt=0)] = None
     """``None``: four times the hidden size; 8/3 of it for a gated MLP, which has three matrices and not two."""
     decoder_layers: Annotated[int | None, Field(gt=0)] = None
-    """Of an encoder–decoder, whose encoder (or image tower) has ``num_layers``; ``None``: as many."""
+    """Of an encoder–decoder, whose encoder (or image tower) has ``num_layers``, or of a llava; ``None``: as many."""
     num_kv_heads: Annotated[int | None, Field(gt=0)] = None
     """Of a Llama or a family like it; ``None``: as many as heads."""
     rotary_base: Annotated[float, Field(gt=1.0)] = 10_000.0
@@ -162,6 +162,10 @@ class ObjectiveSection(Section):
     """Share of the captions that are hidden, so that a drawing can be guided away from what no caption would give."""
     mirror: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Share of the times an image is shown left for right."""
+    shift: Annotated[int, Field(ge=0)] = 0
+    """Pixels by which an image is moved at most, drawn anew each time it is seen (answering)."""
+    questions: Annotated[int, Field(gt=0)] = 8
+    """About one image that are asked at one look at it, at most: together they are an example (answering)."""
 
 
 class LoRASection(Section):
@@ -272,7 +276,7 @@ READ_BY = {
     "span": {"stride"},
     "seq2seq": {"bpe_dropout", "label_smoothing", "max_target_length", "r_drop"},
     "contrastive": {"chunk", "crop"},
-    "answering": set[str](),
+    "answering": {"crop", "shift", "questions"},
     "codec": {"perceptual", "crop", "recolour", "use"},
     "drawing": {"caption_dropout"},
     "captioning": {"label_smoothing", "crop", "mirror"},
@@ -321,7 +325,7 @@ def _unread(recipe: Recipe) -> str | None:
     model, tokenizer = recipe.model, recipe.tokenizer
     learnt = tokenizer.train if tokenizer.open is None else None
     for key, families in {
-        "decoder_layers": (*ENCODER_DECODERS, *CAPTIONERS), "num_kv_heads": LLAMAS, "rotary_base": LLAMAS,
+        "decoder_layers": (*ENCODER_DECODERS, *CAPTIONERS, "llava"), "num_kv_heads": LLAMAS, "rotary_base": LLAMAS,
         "tied": LLAMAS, "image_size": LOOKING, "patch_size": LOOKING,
         "projection_size": DUAL_ENCODERS, "codec": DRAWERS, "channels": CODECS, "num_blocks": CODECS,
         "num_codes": CODECS, "code_size": CODECS,

@@ -12,6 +12,7 @@ import torch
 from sensorium.data.batching import token_budget_batches
 from sensorium.errors import DataError
 from sensorium.objectives._base import Objective
+from sensorium.objectives.answering import Answering
 from sensorium.objectives.captioning import Captioning
 from sensorium.objectives.coding import Coding
 from sensorium.objectives.contrastive import Contrastive
@@ -35,6 +36,7 @@ WITHOUT_CHANCE: dict[type, dict[str, float]] = {
     Coding: {"crop": 1.0, "recolour": 0.0},
     Drawing: {"caption_dropout": 0.0},
     Captioning: {"crop": 1.0, "mirror": 0.0},
+    Answering: {"crop": 1.0, "shift": 0},
 }
 """What of an objective changes an example each time it is seen, and the value at which nothing does."""
 
