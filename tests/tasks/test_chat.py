@@ -70,8 +70,8 @@ def test_an_assistant_s_last_message_is_gone_on_with(folder: Path) -> None:
     assert answer[0]["generated_text"][-1]["content"].startswith("The lazy")
     added = run(begun, continue_final_message=False)[0]["generated_text"]
     assert [message["role"] for message in added] == ["user", "assistant", "assistant"]
-    with pytest.raises(UsageError, match="only a last message whose content is a text"):
-        run([{"role": "user", "content": [{"type": "text", "text": "a"}]}], continue_final_message=True)
+    with pytest.raises(UsageError, match="only a last message whose content ends with a text"):
+        run([{"role": "user", "content": [{"type": "image"}]}], continue_final_message=True)
 
 
 def test_a_list_a_stream_and_one_by_one_give_the_same(folder: Path) -> None:

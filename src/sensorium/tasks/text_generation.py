@@ -15,7 +15,7 @@ from sensorium.infer.write import Written, write, write_stream
 from sensorium.tasks._assistant import assistant_of
 from sensorium.tasks._task import require_iterable, require_text
 from sensorium.text import Tokenizer
-from sensorium.text.chat import encode_chat
+from sensorium.text.chat import encode_chat, with_more
 
 Messages = Sequence[Mapping[str, Any]]
 """A conversation: ``[{"role": "user", "content": "Hello"}]``."""
@@ -114,7 +114,10 @@ class TextGeneration:
         found = write(self.model, ids, settings, self.tokenizer, assistant=given.assistant, prefixes=given.prefixes)
         return [
             [
-                {"generated_text": _joined(prompt, one.text or "", given), **scored(one, self.tokenizer)}
+                {
+                    "generated_text": joined(prompt, one.text or "", given.full, given.go_on),
+                    **scored(one, self.tokenizer),
+                }
                 for one in answers
             ]
             for prompt, answers in zip(prompts, found, strict=True)
@@ -128,7 +131,7 @@ class TextGeneration:
                 prompt,
                 tools=given.tools,
                 add_generation_prompt=True,
-                continue_final=_goes_on(prompt, given),
+                continue_final=goes_on(prompt, given.go_on),
                 variables=given.variables,
             )
         if given.tools or given.variables or given.go_on is not None:
@@ -145,20 +148,21 @@ def is_chat(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) > 0 and isinstance(value[0], Mapping)
 
 
-def _goes_on(messages: Messages, given: _Given) -> bool:
+def goes_on(messages: Messages, asked: bool | None) -> bool:
+    """Whether the last message is gone on with: as it was ``asked``, else if it is the assistant's."""
     last = messages[-1]
     own = isinstance(last, Mapping) and last.get("role") == "assistant"
-    return own if given.go_on is None else given.go_on
+    return own if asked is None else asked
 
 
-def _joined(prompt: Any, text: str, given: _Given) -> Any:
-    """The prompt with what was written."""
-    if not given.full:
+def joined(prompt: Any, text: str, full: bool, asked: bool | None) -> Any:
+    """What was written, with the prompt before it where it is to be ``full``; ``asked`` as in ``goes_on``."""
+    if not full:
         return text
     if isinstance(prompt, str):
         return prompt + text
-    if _goes_on(prompt, given):
-        return [*prompt[:-1], {**prompt[-1], "content": prompt[-1]["content"] + text}]
+    if goes_on(prompt, asked):
+        return [*prompt[:-1], {**prompt[-1], "content": with_more(prompt[-1]["content"], text)}]
     return [*prompt, {"role": "assistant", "content": text}]
 
 

@@ -86,7 +86,7 @@ def encode_chat(
     guarded = [_guarded(message, stand_ins) for message in check_messages(messages)]
     end = "".join(chr(_PRIVATE + secrets.randbelow(_MOST)) for _ in range(8))
     if continue_final:
-        guarded[-1]["content"] = _text_of(guarded[-1]) + end
+        guarded[-1]["content"] = with_more(guarded[-1].get("content"), end)
     text = render_chat(
         template,
         guarded,
@@ -154,11 +154,18 @@ def chosen_template(said: Any, *, where: Path) -> str | None:
     return said
 
 
-def _text_of(message: Mapping[str, Any]) -> str:
-    content = message.get("content")
-    if not isinstance(content, str):
-        raise UsageError("only a last message whose content is a text can be gone on with")
-    return content
+def with_more(content: Any, text: str) -> str | list[Any]:
+    """The content of a message with a text behind its own. Raises ``UsageError`` where it ends with none.
+
+    >>> with_more([{"type": "text", "text": "A dog"}], " runs.")
+    [{'type': 'text', 'text': 'A dog runs.'}]
+    """
+    if isinstance(content, str):
+        return content + text
+    last = content[-1] if isinstance(content, list | tuple) and content else None
+    if not isinstance(last, Mapping) or last.get("type") != "text" or not isinstance(last.get("text"), str):
+        raise UsageError("only a last message whose content ends with a text can be gone on with")
+    return [*content[:-1], {**last, "text": last["text"] + text}]
 
 
 # --- people's words and the template's -------------------------------------------------------------------------------
