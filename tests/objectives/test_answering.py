@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sensorium.config import PatchStemConfig
+from sensorium.config import DrawingConfig, ImageCodecConfig, PatchStemConfig
 from sensorium.data.batching import Example
 from sensorium.errors import DataError
 from sensorium.image.opening import normalised
 from sensorium.image.patches import pack_images
 from sensorium.image.settings import ImageSettings
+from sensorium.infer.looking import Looking
 from sensorium.models.build import new_model
 from sensorium.models.multimodal import MultimodalLM
 from sensorium.objectives.answering import Answering
@@ -40,10 +42,14 @@ TOKENIZER = train_byte_level_bpe([text for r in RECORDS for text in (r["text"], 
 LOOKING = (ImageSettings(), PatchStemConfig(32, 16, 8))
 
 
-def model() -> MultimodalLM:
+def model(*, draws: bool = False) -> MultimodalLM:
+    """A llava; or what a janus adds to one, tokens of drawings between those of words and the vectors of images."""
     sizes = ModelSection(family="llava", hidden_size=32, num_layers=2, num_heads=2, max_length=64, image_size=16,
                          patch_size=8, decoder_layers=1)  # fmt: skip
-    made = new_model(new_config(sizes, {}, TOKENIZER), seed=0).double().eval()
+    config: Any = new_config(sizes, {}, TOKENIZER)
+    if draws:
+        config = replace(config, drawing=DrawingConfig(ImageCodecConfig(4, 12, 4, 32, (1, 1, 1), 1, 8)))
+    made = new_model(config, seed=0).double().eval()
     assert isinstance(made, MultimodalLM)
     with torch.no_grad():
         for parameter in made.parameters():
@@ -115,25 +121,41 @@ def test_an_image_is_looked_at_once_and_stands_before_each_of_its_questions() ->
             assert example.pixels.reshape(-1, 3).min(axis=0).argmax() == 0  # red is never dark in it
 
 
-def test_what_is_learnt_is_what_a_decoder_learns_that_reads_each_text_whole() -> None:
+@pytest.mark.parametrize("draws", [False, True])
+def test_what_is_learnt_is_what_a_decoder_learns_that_reads_each_text_whole(draws: bool) -> None:
     """An oracle without shared beginnings: image and question, one sequence after another."""
-    objective, made = Answering(*LOOKING, questions=3), model()
-    examples, size = looks(objective), made.config.text.stem.vocabulary_size
-    total = 0.0
+    objective, made = Answering(*LOOKING, questions=3), model(draws=draws)
+    examples, total = looks(objective), 0.0
     for example in examples:
         pixels = normalised(example.pixels, objective.images)
-        seen = made.see(pack_images([pixels], 8, class_token=True))
+        looking = Looking(made, pack_images([pixels], 8, class_token=True))
+        [image_ids] = looking.image_ids
         for question in example.labels["questions"]:
             begun = torch.tensor(example.labels["beginning"]).long()
             places = (begun == TOKENIZER.backend.token_to_id("<image>")).nonzero()[:, 0]
-            assert len(places) == len(seen) == 4
-            begun[places] = torch.arange(4) + size
+            assert len(places) == len(image_ids) == 4
+            begun[places] = torch.tensor(image_ids)
             ids = [*begun.tolist(), *question.token_ids.tolist()]
-            states = made(Packed.from_sequences([ids]), seen=seen)
+            states = looking(Packed.from_sequences([ids]), None)
             logits = made.next_token_logits(states)[len(begun) + question.answer - 1 : -1]
             answer = torch.tensor(ids[len(begun) + question.answer :])
             total += float(F.cross_entropy(logits, answer, reduction="sum").detach())
-    assert learnt(objective, examples)[0] == pytest.approx(total, rel=1e-6)
+    batch = objective.collate(examples, TOKENIZER, np.random.default_rng(0))
+    loss = objective.losses(made, batch)["language_model"].total.detach()
+    assert float(loss) == pytest.approx(total, rel=1e-6)
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_pictures_change_answers(draws: bool) -> None:
+    """Vectors of images have ids of their own, whatever else a model knows beside words."""
+    made = model(draws=draws)
+    red, blue = (
+        Looking(made, pack_images([normalised(RECORDS[n]["image"], ImageSettings())], 8, class_token=True))
+        for n in (0, -1)
+    )
+    prompt = Packed.from_sequences([[*red.image_ids[0], 5, 6]])
+    assert red.image_ids == blue.image_ids
+    assert not torch.allclose(red(prompt, None), blue(prompt, None), atol=1e-3)
 
 
 def test_all_questions_are_asked_once_an_epoch_and_what_shares_a_look_is_drawn_anew() -> None:

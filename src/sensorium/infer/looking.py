@@ -17,14 +17,14 @@ from sensorium.packed import Packed
 
 
 class Looking:
-    """``generate`` and ``beam_search`` take it as a ``DecoderLM``; ids from V on are vectors of its images."""
+    """``generate`` and ``beam_search`` take it as a ``DecoderLM``; the last ids are vectors of its images."""
 
     def __init__(self, model: MultimodalLM, images: Packed) -> None:
         """The images are looked at here, once."""
         self.model = model
         with torch.inference_mode():
             self.seen = model.see(images)  # [R, D]
-        first = model.config.text.stem.vocabulary_size
+        first = model.config.first_seen_id
         self.image_ids: list[list[int]] = []
         """What stands in a prompt for each image."""
         for rows in model.vectors_of(images):

@@ -148,7 +148,7 @@ class Answering:
         assert batch.images is not None
         config: MultimodalConfig = model.config
         places = batch.targets["places"]
-        rows = torch.arange(len(places), device=places.device) + config.text.stem.vocabulary_size
+        rows = torch.arange(len(places), device=places.device) + config.first_seen_id
         values = batch.packed.values.index_copy(0, places, rows.to(batch.packed.values.dtype))
         seeing: Packed = replace(batch.packed, values=values)
         beginnings = SharedBeginnings(batch.targets["owners"].tolist())

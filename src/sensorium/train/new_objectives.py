@@ -108,7 +108,7 @@ def _looking_objective(recipe: Recipe, eyes: Eyes, kind: str, start_token_id: in
         return Drawing(eyes.images, eyes.codec, chosen.max_length, chosen.caption_dropout)
     assert eyes.stem is not None
     if kind == "answering":
-        return Answering(eyes.images, eyes.stem, chosen.max_length)
+        return Answering(eyes.images, eyes.stem, chosen.max_length, chosen.questions, chosen.crop, chosen.shift)
     if kind == "captioning":
         assert start_token_id is not None
         how = (chosen.label_smoothing, chosen.crop, chosen.mirror)
