@@ -63,4 +63,5 @@ def random_shift(
     down, right = generator.integers(-most, most + 1, size=2)
     rows = (np.arange(height) - down).clip(0, height - 1)
     columns = (np.arange(width) - right).clip(0, width - 1)
-    return pixels[rows[:, None], columns]
+    shifted: np.ndarray[Any, Any] = pixels[rows[:, None], columns]
+    return shifted

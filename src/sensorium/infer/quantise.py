@@ -30,10 +30,8 @@ from sensorium.infer.packing import Dtype
 from sensorium.infer.settings import GenerationSettings
 from sensorium.models.build import Model, OneStack
 from sensorium.models.decoder import DecoderLM
-from sensorium.models.dual_encoder import DualEncoder
+from sensorium.models.encoder import EncoderLM
 from sensorium.models.encoder_decoder import EncoderDecoder
-from sensorium.models.image_codec import ImageCodec
-from sensorium.models.multimodal import MultimodalLM
 from sensorium.packed import Packed
 from sensorium.text import Encoding, Tokenizer
 
@@ -100,7 +98,7 @@ def quantise(
     opened = checkpoint.model
     plain = fast(opened, dtype)
     model: Model
-    if texts is None or dtype != "int8" or isinstance(opened, EncoderDecoder | DualEncoder | MultimodalLM | ImageCodec):
+    if texts is None or dtype != "int8" or not isinstance(opened, EncoderLM | DecoderLM):
         model, found = plain, agreement(opened, plain, pack_encodings(encodings))
     else:
         _check(encodings, tokenizer, length)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sensorium.data.batching import Example
 from sensorium.errors import DataError
+from sensorium.image.augment import random_mirror, random_shift
 from sensorium.image.opening import normalised, open_image
 from sensorium.image.settings import ImageSettings
 from sensorium.models.image_codec import ImageCodec
@@ -23,6 +24,8 @@ from sensorium.objectives._base import Batch, Loss, Record, field, pack
 from sensorium.text import Tokenizer
 from sensorium.text.drawing import hidden_caption, prompt_ids
 
+VARIANTS = 16
+"""Drawings that are made of an image, where it is moved or mirrored: the codec looks at each once, before training."""
 ENCODED = 64
 """Images that the codec looks at in one go."""
 
@@ -41,6 +44,10 @@ class Drawing:
     """Tokens of a caption and its drawing; what is longer is refused."""
     caption_dropout: float = 0.1
     """Share of captions that are hidden, drawn anew each time."""
+    shift: int = 0
+    """Pixels by which an image is moved at most."""
+    mirror: float = 0.0
+    """Share of images that are drawn left for right. Not where captions say where something is."""
 
     def heads(self) -> dict[str, Any]:
         """None: what draws has its own."""
@@ -57,21 +64,23 @@ class Drawing:
             keys.append(image if isinstance(image, str) else number)
             if keys[-1] not in opened:
                 opened[keys[-1]] = self._pixels(image, number)
-        drawn = dict(zip(opened, self._tokens(list(opened.values())), strict=True))
+        drawn = self._drawn(opened)
         examples = []
         for number, (record, key) in enumerate(zip(records, keys, strict=True), 1):
             before = prompt_ids(str(field(record, "text", number)), tokenizer)
-            length = len(before) + len(drawn[key])
+            length = len(before) + self.codec.config.num_tokens
             if length > self.max_length:
                 raise DataError(f"record {number:,} has {length} tokens; objective.max_length is {self.max_length}")
             # What is drawn is written in a range of its own once it is packed: words come first.
-            ids = np.concatenate([before, drawn[key]]).astype(np.int32)
-            examples.append(Example(ids, labels={"words": len(before)}))
+            ids = np.concatenate([before, drawn[key][0]]).astype(np.int32)
+            examples.append(Example(ids, labels={"words": len(before), "drawn": drawn[key]}))
         return examples
 
     def examples(self, prepared: list[Example], generator: np.random.Generator) -> list[Example]:
-        """The same every epoch."""
-        return prepared
+        """Where images are moved or mirrored, another of what was made of each, drawn anew each epoch."""
+        if not (self.shift or self.mirror):
+            return prepared
+        return [_as(one, one.labels["drawn"][generator.integers(len(one.labels["drawn"]))]) for one in prepared]
 
     def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, generator: np.random.Generator) -> Batch:
         """Pack; targets: ``places`` [M] where tokens of drawings stand, ``next`` [M] which they are."""
@@ -94,6 +103,19 @@ class Drawing:
         total, correct = linear_cross_entropy(drawing.states(states), head.weight, head.bias, following)
         return {"drawing": Loss(total, len(following), correct)}
 
+    def _drawn(self, opened: dict[Any, np.ndarray[Any, Any]]) -> dict[Any, list[np.ndarray[Any, Any]]]:
+        """The tokens of each image, and of what else is made of it: always the same."""
+        found: dict[Any, list[np.ndarray[Any, Any]]] = {key: [] for key in opened}
+        generator = np.random.default_rng(0)
+        for _ in range(VARIANTS if self.shift or self.mirror else 1):
+            made = [
+                random_mirror(random_shift(pixels, self.shift, generator), self.mirror, generator)
+                for pixels in opened.values()
+            ]
+            for tokens, several in zip(self._tokens(made), found.values(), strict=True):
+                several.append(tokens)
+        return found
+
     def _pixels(self, image: Any, number: int) -> np.ndarray[Any, Any]:
         pixels = open_image(image, self.images)
         side = self.codec.config.image_size
@@ -112,6 +134,12 @@ class Drawing:
             pixels = torch.stack([normalised(one, self.images) for one in images[start : start + ENCODED]])
             found += list(self.codec.encode(pixels).flatten(1).numpy())
         return found
+
+
+def _as(example: Example, drawn: np.ndarray[Any, Any]) -> Example:
+    """The example with another drawing after its words."""
+    words = example.token_ids[: example.labels["words"]]
+    return Example(np.concatenate([words, drawn]).astype(np.int32), labels=example.labels)
 
 
 def _hiding(example: Example, tokenizer: Tokenizer) -> Example:

@@ -21,12 +21,12 @@ def images_of(messages: Messages, number: int) -> tuple[list[dict[str, Any]], li
     ([{'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': '?'}]}], ['a.png'])
     """
     images: list[Any] = []
-    plain = []
+    plain: list[dict[str, Any]] = []
     for message in messages:
         content = message.get("content") if isinstance(message, Mapping) else None
         if isinstance(content, list | tuple):
             message = {**message, "content": [_seen(part, images, number) for part in content]}
-        plain.append(message)
+        plain.append(dict(message))
     return plain, images
 
 

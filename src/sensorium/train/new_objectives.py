@@ -105,7 +105,7 @@ def _looking_objective(recipe: Recipe, eyes: Eyes, kind: str, start_token_id: in
         return Coding(eyes.images, eyes.codec, chosen.use, chosen.perceptual, chosen.crop, chosen.recolour)
     if kind == "drawing":
         assert isinstance(eyes.codec, ImageCodec)
-        return Drawing(eyes.images, eyes.codec, chosen.max_length, chosen.caption_dropout)
+        return Drawing(eyes.images, eyes.codec, chosen.max_length, chosen.caption_dropout, chosen.shift, chosen.mirror)
     assert eyes.stem is not None
     if kind == "answering":
         return Answering(eyes.images, eyes.stem, chosen.max_length, chosen.questions, chosen.crop, chosen.shift)

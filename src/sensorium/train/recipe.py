@@ -278,7 +278,7 @@ READ_BY = {
     "contrastive": {"chunk", "crop"},
     "answering": {"crop", "shift", "questions"},
     "codec": {"perceptual", "crop", "recolour", "use"},
-    "drawing": {"caption_dropout"},
+    "drawing": {"caption_dropout", "shift", "mirror"},
     "captioning": {"label_smoothing", "crop", "mirror"},
 }
 """The keys of ``[objective]`` that each kind reads, beside ``max_length``."""
