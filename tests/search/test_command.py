@@ -52,9 +52,9 @@ def test_a_folder_is_indexed_and_asked(call: Call, folder: Path, matching: Check
 
 def test_answers_are_json_for_programs(call: Call, folder: Path, matching: Checkpoint, tmp_path: Path) -> None:
     place = tmp_path / "elsewhere.sqlite"
-    report = json.loads(call("index", folder, "--model", matching.folder, "--to", place, "--json")[1])
+    report = json.loads(call("index", folder, "--model", matching.folder, "--store", place, "--json")[1])
     assert report == {"read": 5, "unchanged": 0, "forgotten": 0, "problems": {}}
-    answer: dict[str, Any] = json.loads(call("search", "a red square", "--index", place, "--json")[1])
+    answer: dict[str, Any] = json.loads(call("search", "a red square", "--store", place, "--json")[1])
     assert answer["count"] == 4
     assert answer["matches"][0]["path"] == "red.png"
     assert set(answer["matches"][0]) == {"path", "kind", "line", "text", "score", "probability"}

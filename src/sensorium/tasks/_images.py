@@ -16,7 +16,7 @@ from torch import Tensor
 from sensorium.checkpoint import Checkpoint
 from sensorium.config import PatchStemConfig
 from sensorium.errors import DataError
-from sensorium.image.opening import normalised, not_an_image, open_image
+from sensorium.image.opening import normalised, not_an_image, open_image, open_images
 from sensorium.image.patches import pack_images
 from sensorium.packed import Packed
 
@@ -51,12 +51,11 @@ class ImageTask:
     def _stream(self, inputs: Iterable[Any], run: Run, finish: Callable[[Any], Any]) -> Iterator[Any]:
         """Batch after batch; when an image can't be opened, those before it are answered first."""
         waiting: list[Tensor] = []
-        for number, one in enumerate(inputs, 1):
-            try:
-                waiting.append(self.pixels(one, number))
-            except DataError:
+        for one in self.opened(inputs):
+            if isinstance(one, DataError):
                 yield from map(finish, self._run(waiting, run))
-                raise
+                raise one
+            waiting.append(one)
             if sum(pixels[0].numel() for pixels in waiting) >= self.batch_tokens * self.stem.patch_size**2:
                 yield from map(finish, self._run(waiting, run))
                 waiting = []
@@ -68,13 +67,25 @@ class ImageTask:
             return []
         return run(pack_images(images, self.stem.patch_size, class_token=self.stem.class_token))
 
+    def opened(self, images: Iterable[Any]) -> Iterator[Tensor | DataError]:
+        """Images → [3, H, W] each as the model wants it, in their order; for what is none, the reason in its place."""
+        checked = (_refused(one, number) or one for number, one in enumerate(images, 1))
+        for pixels in open_images(checked, self.settings):
+            yield pixels if isinstance(pixels, DataError) else normalised(pixels, self.settings)
+
     def pixels(self, one: Any, number: int) -> Tensor:
         """An image → [3, H, W] as the model wants it. Raises ``DataError`` for what is none."""
-        if isinstance(one, str) and one.startswith(("http://", "https://")):
-            raise DataError(f"input {number} is an address ({one}); download the image, and give its file")
-        if reason := not_an_image(one):
-            raise DataError(f"input {number} is {reason}")
+        if refused := _refused(one, number):
+            raise refused
         return normalised(open_image(one, self.settings), self.settings)
+
+
+def _refused(one: Any, number: int) -> DataError | None:
+    """What says that an input is no image, before it is looked into."""
+    if isinstance(one, str) and one.startswith(("http://", "https://")):
+        return DataError(f"input {number} is an address ({one}); download the image, and give its file")
+    reason = not_an_image(one)
+    return None if reason is None else DataError(f"input {number} is {reason}")
 
 
 def is_one_image(inputs: Any) -> bool:
