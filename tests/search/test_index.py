@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from tests.search.conftest import square
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "index", create=True)
+def store(place: str) -> Iterator[Store]:
+    opened = open_store(place, create=True)
+    yield opened
+    opened.close()
 
 
 def test_a_folder_is_read_once_and_then_what_changed(folder: Path, store: Store, vectors: ImageTextVectors) -> None:

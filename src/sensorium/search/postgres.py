@@ -69,7 +69,9 @@ class PostgresStore:
                 raise UsageError(f"{self.place}: there is no index; make one with: sensorium index FOLDER --store …")
             if found is None:
                 self._extend()
+                self._find_type()
                 self._connection.execute(SCHEMA)
+        self._find_type()
         [[version]] = self._all("SELECT obj_description('sensorium_files'::regclass, 'pg_class')")
         if version != VERSION:
             raise UsageError(f"{self.place}: holds {version!r}, and this reads {VERSION!r}; use another database")
@@ -79,12 +81,20 @@ class PostgresStore:
 
         try:
             with self._connection.transaction():
-                self._connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+                self._connection.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
         except (said.FeatureNotSupported, said.UndefinedFile, said.InsufficientPrivilege) as error:
             raise UsageError(
                 f"{self.place}: the server has no pgvector for this database ({_first_line(error)}); install it there, "
                 "and let its administrator say: CREATE EXTENSION vector"
             ) from error
+
+    def _find_type(self) -> None:
+        """The search path may be the index's schema alone, and pgvector lie in another."""
+        self._all(
+            "SELECT set_config('search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), "
+            "quote_ident(nspname)), false) FROM pg_extension JOIN pg_namespace ON extnamespace = pg_namespace.oid "
+            "WHERE extname = 'vector'"
+        )
 
     @contextmanager
     def _sentences(self) -> Iterator[None]:
@@ -114,7 +124,7 @@ class PostgresStore:
         try:
             yield
         finally:
-            if not self._connection.broken:
+            if not self._connection.closed:
                 with self._sentences():
                     self._all(f"SELECT pg_advisory_unlock({lock})")
 
