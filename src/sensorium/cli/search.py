@@ -13,7 +13,6 @@ from sensorium.errors import UsageError
 
 if TYPE_CHECKING:
     from sensorium.search import Answer, Report
-    from sensorium.tasks.matching import ImageTextVectors
 
 INDEX = Path(".sensorium") / "index.sqlite"
 """Of a folder."""
@@ -36,10 +35,11 @@ def index(
     Files that can't be read are skipped and listed. An index that was interrupted is gone on with by the same command.
     """
     from sensorium.search import open_store, update_index
+    from sensorium.tasks.matching import open_matcher
 
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder")
-    vectors = _vectors(model)
+    vectors = open_matcher(model)
     opened = open_store(store or folder / INDEX, create=True)
     try:
         report = update_index(
@@ -71,6 +71,7 @@ def search(
     the first is likely, that is said.
     """
     from sensorium.search import Searcher, open_store
+    from sensorium.tasks.matching import open_matcher
 
     if (query is None) == (image is None):
         raise UsageError("give what to look for: words, or --image; one of them")
@@ -79,7 +80,7 @@ def search(
         noted = opened.settings().get("model")
         if model is None and noted is None:
             raise UsageError("the index is empty; make it with: sensorium index FOLDER --model …")
-        searcher = Searcher(opened, _vectors(model or str(noted)))
+        searcher = Searcher(opened, open_matcher(model or str(noted)))
         if query is not None:
             answer = searcher.search(query, most=top, kind=find)
         else:
@@ -87,20 +88,6 @@ def search(
     finally:
         opened.close()
     _show_answer(answer, json)
-
-
-def _vectors(model: str) -> ImageTextVectors:
-    """The model on the fast path."""
-    from dataclasses import replace
-
-    from sensorium.checkpoint import open_checkpoint
-    from sensorium.infer.engine import fast
-    from sensorium.machine import tune_process
-    from sensorium.tasks.matching import ImageTextVectors
-
-    tune_process()
-    vectors = ImageTextVectors(open_checkpoint(model))
-    return ImageTextVectors(replace(vectors.checkpoint, model=fast(vectors.checkpoint.model)))
 
 
 def _say_waiting() -> None:

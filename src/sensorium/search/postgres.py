@@ -176,9 +176,7 @@ class PostgresStore:
     def problems(self) -> dict[str, str]:
         """Files that could not be read, and why."""
         with self._sentences():
-            return dict(
-                self._all("SELECT path, problem FROM sensorium_files WHERE problem IS NOT NULL ORDER BY path")
-            )
+            return dict(self._all("SELECT path, problem FROM sensorium_files WHERE problem IS NOT NULL ORDER BY path"))
 
     def count(self, kind: Kind) -> int:
         """Items of a kind."""
