@@ -11,7 +11,7 @@ All but ``bad`` where nothing is named. Trains ``recipes/clip-icons.toml`` unles
 - queries: an icon's name or picture, among all of them; reading the query, two scans and the answer.
 - absence: half of the test side's concepts are the gallery, and names of both halves are asked for, then the other way
   round. AUROC of the best match's probability for whether the gallery holds the concept; beside the best cosine.
-  Intervals by bootstrap over concepts.
+  The same on as many icons of the training side, whose concepts the model knows. Intervals by bootstrap over concepts.
 - bad: so many small files of which three are broken; they must be listed, and all others be there.
 
 Appends to ``benchmarks/results/searching.csv``.
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -199,13 +200,29 @@ def queries(scratch: Path) -> list[Row]:
 
 def absence(checkpoint: Checkpoint) -> list[Row]:
     """Whether the best match's probability tells what the gallery holds from what it doesn't."""
-    side = read_corpus("icons:test")
+    unseen = read_corpus("icons:test")
+    rows = _absence(checkpoint, unseen, "concepts never seen")
+    return rows + _absence(checkpoint, as_many(read_corpus("icons:train"), len(unseen)), "concepts trained on")
+
+
+def as_many(side: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Whole concepts of a side, at least so many icons."""
+    concepts = sorted({str(record["concept"]) for record in side})
+    sizes = Counter(str(record["concept"]) for record in side)
+    order = np.random.default_rng(0).permutation(concepts)
+    enough = np.cumsum([sizes[concept] for concept in order]).searchsorted(count) + 1
+    chosen = set(order[:enough].tolist())
+    return [record for record in side if record["concept"] in chosen]
+
+
+def _absence(checkpoint: Checkpoint, side: list[dict[str, Any]], whose_are: str) -> list[Row]:
     names = sorted({(str(record["text"]), str(record["concept"])) for record in side})
     table = scaled(checkpoint, side, [text for text, _ in names])  # [M, N]
     concepts = sorted({concept for _, concept in names})
     first = set(np.random.default_rng(0).permutation(concepts)[::2].tolist())
     mine = np.array([str(record["concept"]) in first for record in side])
-    asked = np.array([concepts.index(concept) for _, concept in names])
+    number = {concept: i for i, concept in enumerate(concepts)}
+    asked = np.array([number[concept] for _, concept in names])
     inside = np.array([concept in first for _, concept in names])
     calibration = checkpoint.calibration or Calibration()
     there, chance, cosine = [], [], []
@@ -219,10 +236,12 @@ def absence(checkpoint: Checkpoint) -> list[Row]:
     rows: list[Row] = []
     for what, score in best.items():
         low, high = interval(present, score, whose)
-        rows.append(["AUROC", what, len(present), f"{roc_auc_score(present, score):.4f}", f"{low:.4f}–{high:.4f}"])
+        area = roc_auc_score(present, score)
+        rows.append(["AUROC", f"{what}, {whose_are}", len(present), f"{area:.4f}", f"{low:.4f}–{high:.4f}"])
     likely = np.concatenate(chance) >= LIKELY
-    for what, of in (("the gallery holds the concept", present), ("it does not", ~present)):
-        rows.append(["said to be likely, %", what, int(of.sum()), f"{100 * likely[of].mean():.1f}", ""])
+    for what, of in (("there", present), ("not there", ~present)):
+        share = f"{100 * likely[of].mean():.1f}"
+        rows.append(["said to be likely, %", f"what is {what}, {whose_are}", int(of.sum()), share, ""])
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,8 @@ def files_of(folder: Path) -> Iterator[File]:
             try:
                 status = path.stat()
             except OSError:  # it went away meanwhile
+                continue
+            if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
                 continue
             yield _file(path.relative_to(folder).as_posix(), kind, Stamp(status.st_size, status.st_mtime_ns))
 
