@@ -9,6 +9,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ def test_what_is_transparent_lies_on_white(kind: str) -> None:
     assert pixels[0, 30:].max() < 254
 
 
+@cache
 def bomb() -> bytes:
     """50 000 × 50 000 pixels in a file of 60 kB."""
 
