@@ -237,6 +237,16 @@ def icons(processor: str, rows: Sequence[Row]) -> str:
     return table(["who", "asked", "way", "among 1, %", "among 5, %", "among 10, %", "seconds"], cells)
 
 
+def searching(processor: str, rows: Sequence[Row]) -> str:
+    """A folder of icons as an index."""
+    cells = [
+        [row["what"], row["measured"], number(row["n"]), value + (f" ({spread})" if spread else "")]
+        for row in rows
+        for value, spread in [(row["value"], row["interval"])]
+    ]
+    return table(["what", "measured", "of", "value (interval, or slowest–fastest turn)"], cells)
+
+
 def vqa(processor: str, rows: Sequence[Row]) -> str:
     """Questions about pictures."""
     cells = [
@@ -261,6 +271,7 @@ SECTIONS = {
     "rounding": (rounding, "rounding", ["what"]),
     "quantised": (quantised, "quantised", ["what"]),
     "growth": (growth, "growth", ["texts"]),
+    "searching": (searching, "searching", ["measured", "what", "n"]),
     "training": (training, "pretraining", ["what"]),
     "training loss": (training_loss, "pretraining_loss", ["what"]),
     "fine-tuning": (fine_tuning, "banking77", ["what"]),

@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gguf": {"errors"},
     "worker": {"errors"},
     "text": {"errors", "storage", "worker"},
-    "image": {"errors", "packed", "storage", "worker"},
+    "image": {"errors", "machine", "packed", "storage", "worker"},
     "nn": GROUND,
     "models": GROUND | {"nn"},
     "families": GROUND,

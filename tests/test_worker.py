@@ -24,7 +24,7 @@ from PIL import Image
 
 from sensorium.errors import CheckpointError, UsageError
 from sensorium.image.decode import decode
-from sensorium.worker import Limits, Worker
+from sensorium.worker import Limits, Worker, WorkerPool
 
 
 def worker(function: Any, **limits: Any) -> Worker:
@@ -156,3 +156,61 @@ def test_a_child_whose_parent_is_gone_ends_by_itself() -> None:
 def test_a_function_that_cannot_be_named_is_refused() -> None:
     with pytest.raises(UsageError, match="does not stand at the top of its module"):
         Worker(lambda: 1, what="nothing")
+
+
+# --- pools -----------------------------------------------------------------------------------------------------------
+
+
+def pool(function: Any, size: int = 3, **limits: Any) -> WorkerPool:
+    return WorkerPool(function, size, what="the sum", limits=Limits(**limits))
+
+
+def said(call: Any, *arguments: Any) -> Any:
+    try:
+        return call(*arguments)
+    except UsageError as error:
+        return str(error)
+
+
+def test_a_pool_answers_in_the_order_of_the_calls_from_several_children() -> None:
+    sleepers, seconds = pool(time.sleep), [0.3, 0.0, 0.1, 0.0]
+    assert list(sleepers.map(lambda one: (sleepers(one), one)[1], seconds)) == seconds
+    where = pool(os.getpid)
+    assert len(set(where.map(lambda _: (time.sleep(0.05), where())[1], range(12)))) == 3
+    assert where() == where()  # one that is warm
+
+
+def test_a_pool_looks_a_few_calls_ahead_and_takes_calls_without_end() -> None:
+    product, seen = pool(operator.mul), []
+
+    def endless() -> Any:
+        for number in range(10**9):
+            seen.append(number)
+            yield number
+
+    answers = product.map(lambda one: product(one, 2), endless())
+    assert [next(answers) for _ in range(5)] == [0, 2, 4, 6, 8]
+    assert len(seen) <= 5 + 2 * 3
+    answers.close()  # type: ignore[attr-defined]
+    assert product(7, 3) == 21
+
+
+def test_what_befalls_one_child_of_a_pool_costs_the_others_nothing() -> None:
+    timed = pool(math.factorial, seconds=1.0)
+    answers = list(timed.map(lambda one: said(timed, one), [3, 10**7, 4, 5, -1, 3]))
+    assert [answers[i] for i in (0, 2, 3, 5)] == [6, 24, 120, 6]
+    assert answers[1] == "the sum took longer than 1 seconds and was stopped"
+    assert answers[4] == "the sum failed: factorial() not defined for negative values"
+    leaving = pool(os._exit)
+    assert list(leaving.map(lambda one: said(leaving, one), [7, 8])) == [
+        f"the sum ended its process (status {status})" for status in (7, 8)
+    ]
+    leaving.close()
+
+
+def test_what_a_call_raises_is_raised_in_its_place() -> None:
+    root = pool(math.sqrt)
+    answers = root.map(root, [4.0, -1.0, 9.0])
+    assert next(answers) == 2.0
+    with pytest.raises(UsageError, match="the sum failed"):
+        next(answers)

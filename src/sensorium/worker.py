@@ -1,8 +1,9 @@
-"""One decode worker: what strangers wrote is worked on in a process of its own, with limits of time, memory and output.
+"""Decode workers: what strangers wrote is worked on in a process of its own, with limits of time, memory and output.
 
 A ``Worker`` runs one named function in a child process that stays warm between calls, so that a call costs a fraction
 of a millisecond. Arguments and answers cross as JSON, never pickled, with bytes beside an answer where there are many;
-a child that goes over a limit is killed and replaced, and the caller gets one clear sentence.
+a child that goes over a limit is killed and replaced, and the caller gets one clear sentence. A ``WorkerPool`` has
+several such children, and makes many calls side by side.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import select
 import signal
 import struct
@@ -18,13 +20,17 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from sensorium.errors import SensoriumError, UsageError
 
+AHEAD = 2
+"""Calls of a pool that are begun before their answers are asked for, for each of its children."""
 START_SECONDS = 60.0
 """For a child to begin and to import its function."""
 MOST_CHARACTERS = 300
@@ -124,6 +130,59 @@ class Worker:
         if code is None:
             return "it answers no more"
         return f"status {code}" if code >= 0 else signal.Signals(-code).name
+
+
+class WorkerPool:
+    """Up to ``size`` children for one function; each begins when all that are there are busy.
+
+    Threads may share a pool: a call takes a child that is free, the one used last first, or waits for one.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        size: int,
+        *,
+        what: str,
+        limits: Limits | None = None,
+        error: type[SensoriumError] = UsageError,
+    ) -> None:
+        """As ``Worker``."""
+        self.workers = [Worker(function, what=what, limits=limits, error=error) for _ in range(size)]
+        self._free: queue.LifoQueue[Worker] = queue.LifoQueue()
+        for worker in reversed(self.workers):
+            self._free.put(worker)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The function's answer. Raises as ``Worker``: whatever befalls one child, the others go on."""
+        worker = self._free.get()
+        try:
+            return worker(*arguments)
+        finally:
+            self._free.put(worker)
+
+    def map(self, function: Callable[..., Any], calls: Iterable[Any]) -> Iterator[Any]:
+        """``function(call)`` of each call, in their order, as many at once as there are children.
+
+        ``function`` is the caller's, in a thread here, and calls the pool. ``calls`` may be without end: a few are
+        looked at ahead. What ``function`` raises, the iteration raises in its place.
+        """
+        threads = ThreadPoolExecutor(len(self.workers), thread_name_prefix="worker-pool")
+        begun: deque[Future[Any]] = deque()
+        try:
+            for call in calls:
+                begun.append(threads.submit(function, call))
+                if len(begun) >= AHEAD * len(self.workers):
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
+
+    def close(self) -> None:
+        """End all children; the next call begins another."""
+        for worker in self.workers:
+            worker.close()
 
 
 # --- the parent's side -----------------------------------------------------------------------------------------------

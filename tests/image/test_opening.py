@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import struct
+import time
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,11 @@ import pytest
 from PIL import Image
 
 from sensorium.errors import DataError
-from sensorium.image.opening import open_image
+from sensorium.image import opening
+from sensorium.image.decode import decode_several
+from sensorium.image.opening import open_image, open_images
 from sensorium.image.settings import ImageSettings
+from sensorium.worker import Limits, WorkerPool
 
 GRADIENT = np.stack(np.broadcast_arrays(np.arange(64)[:, None] * 4, np.arange(48)[None] * 5, 128), axis=-1)
 PICTURE = Image.fromarray(GRADIENT.astype(np.uint8))
@@ -94,14 +101,15 @@ def test_what_is_transparent_lies_on_white(kind: str) -> None:
     assert pixels[0, 30:].max() < 254
 
 
+@cache
 def bomb() -> bytes:
-    """50 000 × 50 000 pixels in a file of a few kB."""
+    """50 000 × 50 000 pixels in a file of 60 kB."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 1, 0, 0, 0, 0)
-    rows = zlib.compress(bytes(6251 * 1000), 9)
+    rows = zlib.compress(bytes(6251 * 10_000), 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
@@ -120,6 +128,16 @@ WRONG: dict[str, tuple[Callable[[], bytes], str]] = {
     "a format that nobody keeps": (lambda: saved(PICTURE, format="PCX"), "is no image that can be read"),
     "postscript, which is a program": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is no image"),
 }
+
+
+def test_a_bomb_is_refused_by_its_header_in_no_time() -> None:
+    data = bomb()
+    assert 50_000 < len(data) < 70_000
+    open_image(saved(PICTURE, format="PNG"))
+    began = time.perf_counter()
+    with pytest.raises(DataError, match="pixels"):
+        open_image(data)
+    assert time.perf_counter() - began < 1  # decoded, it would take minutes, and gigabytes
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -166,3 +184,52 @@ def test_a_large_photograph_is_read_at_the_size_that_is_asked_for() -> None:
 )
 def test_an_image_has_the_size_that_the_settings_ask_for(settings: ImageSettings, size: tuple[int, int]) -> None:
     assert open_image(saved(PICTURE, format="PNG"), settings).shape == (*size, 3)
+
+
+# --- many ------------------------------------------------------------------------------------------------------------
+
+
+def test_many_come_in_their_order_each_as_it_would_alone(tmp_path: Path) -> None:
+    sources: list[Any] = []
+    for number, (name, (make, _)) in enumerate(KINDS.items()):
+        (tmp_path / name).write_bytes(make())
+        sources += [tmp_path / name, str(tmp_path / name), make(), PICTURE.rotate(number), GRADIENT.astype(np.uint8)]
+    for name, (make, _) in WRONG.items():
+        (tmp_path / name).write_bytes(make())
+        sources += [tmp_path / name, make(), PICTURE]
+    sources += [tmp_path / "nothing", tmp_path, None, np.zeros((2, 2)), DataError("known to be none")]
+    settings = ImageSettings(shortest_edge=20, crop=(20, 20))
+    found = list(open_images(iter(sources), settings))
+    assert len(found) == len(sources)
+    for source, one in zip(sources[:-1], found[:-1], strict=True):
+        if isinstance(one, DataError):
+            with pytest.raises(DataError, match=f"^{re.escape(str(one))}$"):
+                open_image(source, settings)
+        else:
+            assert np.array_equal(open_image(source, settings), one)
+    assert str(found[-1]) == "known to be none"
+    assert sum(isinstance(one, DataError) for one in found) == 2 * len(WRONG) + 5
+
+
+def test_a_file_that_hangs_or_eats_all_memory_loses_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(seconds=3.0, memory=96 * 2**20, output=2**24)
+    few = WorkerPool(decode_several, 2, what="the image", limits=limits, error=DataError)
+    monkeypatch.setattr(opening, "_workers", lambda: few)
+    PICTURE.save(tmp_path / "good.png")
+    Image.new("L", (9_000, 9_000)).save(tmp_path / "large.png", compress_level=1)  # 243 MB in RGB
+    os.mkfifo(tmp_path / "pipe.png")
+    names = ["good.png", "pipe.png", "good.png", "large.png", *["good.png"] * 20]
+    found = list(open_images([tmp_path / name for name in names]))
+    assert str(found[1]) == f"{tmp_path}/pipe.png: took longer than 3 seconds and was stopped"
+    assert str(found[3]).startswith(f"{tmp_path}/large.png: ")
+    assert all(np.array_equal(one, GRADIENT) for number, one in enumerate(found) if number not in (1, 3))
+    few.close()
+
+
+def test_large_images_given_as_bytes_are_not_held_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "GROUP_BYTES", 1000)
+    data = saved(PICTURE, format="BMP")  # more than that
+    assert [len(group) for group in opening._groups([data] * 3, {})] == [1, 1, 1]
+    assert [one.shape for one in open_images([data] * 3)] == [(64, 48, 3)] * 3  # type: ignore[union-attr]

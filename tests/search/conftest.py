@@ -1,8 +1,11 @@
-"""A folder of squares and notes, and a model that has learnt which colour is which."""
+"""A folder of squares and notes, a model that has learnt which colour is which, and places for an index."""
 
 from __future__ import annotations
 
+import os
 import re
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from sensorium.checkpoint import Checkpoint, open_checkpoint
 from sensorium.tasks.matching import ImageTextVectors
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
+from tests.search.postgres import throwaway_server
 from tests.train.conftest import COLOURS, write_matcher
 
 QUIET = ["train.precision=fp32", "train.validate_every=1000", "train.checkpoint_every=1000"]
@@ -52,3 +56,34 @@ def square(path: Path, colour: tuple[int, int, int]) -> Path:
     picture.paste(colour, (0, 0, 8, 8))
     picture.save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The address of a PostgreSQL server of these tests' own, in a temporary folder."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed (the extra postgres)")
+    with throwaway_server() as address:
+        yield address
+
+
+@pytest.fixture
+def database(server: str) -> Callable[[], str]:
+    """Gives the address of an empty schema."""
+    import psycopg
+
+    def fresh() -> str:
+        name = f"index_{secrets.token_hex(4)}"
+        with psycopg.connect(server) as connection:
+            connection.execute(f"CREATE SCHEMA {name}")
+        return f"{server}&options=-csearch_path%3D{name}"
+
+    return fresh
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an index may be made: a file, or a server's database."""
+    if request.param == "sqlite":
+        return os.fspath(tmp_path / "deep" / "index.sqlite")
+    fresh: Callable[[], str] = request.getfixturevalue("database")
+    return fresh()

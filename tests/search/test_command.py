@@ -52,12 +52,27 @@ def test_a_folder_is_indexed_and_asked(call: Call, folder: Path, matching: Check
 
 def test_answers_are_json_for_programs(call: Call, folder: Path, matching: Checkpoint, tmp_path: Path) -> None:
     place = tmp_path / "elsewhere.sqlite"
-    report = json.loads(call("index", folder, "--model", matching.folder, "--to", place, "--json")[1])
+    report = json.loads(call("index", folder, "--model", matching.folder, "--store", place, "--json")[1])
     assert report == {"read": 5, "unchanged": 0, "forgotten": 0, "problems": {}}
-    answer: dict[str, Any] = json.loads(call("search", "a red square", "--index", place, "--json")[1])
+    answer: dict[str, Any] = json.loads(call("search", "a red square", "--store", place, "--json")[1])
     assert answer["count"] == 4
     assert answer["matches"][0]["path"] == "red.png"
     assert set(answer["matches"][0]) == {"path", "kind", "line", "text", "score", "probability"}
+
+
+def test_an_index_on_a_server_is_named_by_its_address(
+    call: Call, folder: Path, matching: Checkpoint, database: Callable[[], str]
+) -> None:
+    address = database()
+    status, out, _ = call("index", folder, "--model", matching.folder, "--store", address)
+    assert (status, out) == (0, "5 read, 0 unchanged, 0 gone\n")
+    assert not (folder / ".sensorium").exists()
+    status, out, _ = call("search", "a red square", "--store", address, "--top", 1)
+    assert (status, out.split()[-1]) == (0, "red.png")
+    status, out, err = call("search", "a red square", "--store", "postgresql:///b?host=/nowhere&password=hush")
+    assert (status, out) == (2, "")
+    assert "postgresql:///nowhere/b: connection is bad" in err
+    assert "hush" not in err
 
 
 def test_what_is_not_there_is_said_not_to_be(

@@ -17,6 +17,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from sensorium import pipeline
 from sensorium.errors import CheckpointError, DataError, UsageError
+from tests.image.test_opening import WRONG
 
 LABELS = ["a cat", "a dog", "the moon"]
 WORDS = ["<s>", "<e>", "<unk>", ".", "a", "this", "is", "photo", "of", "cat", "dog", "the", "moon"]
@@ -143,6 +144,40 @@ def test_a_bad_image_is_named_after_those_before_it_are_answered(vit: Path, pict
     assert len(next(stream)) == 3
     with pytest.raises(DataError, match=r"bad\.png: is no image that can be read"):
         next(stream)
+
+
+@pytest.mark.parametrize("task", ["image-classification", "zero-shot-image-classification", "image-feature-extraction"])
+@pytest.mark.parametrize("batch_tokens", [20, 4096])
+def test_bad_images_may_be_answered_with_the_reason_and_cost_the_others_nothing(
+    task: str, batch_tokens: int, vit: Path, clip: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    run = pipeline(task, vit if task == "image-classification" else clip, batch_tokens=batch_tokens)
+    options = {"candidate_labels": LABELS} if task.startswith("zero") else {}
+    inputs: list[Any] = [pictures[0]]
+    for number, (make, _) in enumerate(WRONG.values()):
+        (tmp_path / f"{number}.png").write_bytes(make())
+        inputs += [tmp_path / f"{number}.png", pictures[number % 3]]
+    inputs += [None, tmp_path / "nothing.png", "https://example.org/cat.png"]
+    answers = run(inputs, **options, on_error="answer")
+    assert answers == list(run(iter(inputs), **options, on_error="answer"))
+    bad = [answer["error"] for answer in answers if isinstance(answer, dict) and "error" in answer]
+    assert len(bad) == len(WRONG) + 3
+    assert bad[0].startswith(f"{tmp_path}/0.png: is no image that can be read")
+    assert bad[-3].startswith(f"input {len(inputs) - 2} is a NoneType")
+    for source, answer in zip(inputs, answers, strict=True):
+        if source in pictures:
+            assert str(answer) == str(run([source], **options)[0]) or close(answer, run([source], **options)[0])
+    with pytest.raises(DataError, match=r"0\.png: is no image that can be read"):
+        run(inputs, **options)
+    with pytest.raises(UsageError, match="on_error is 'skip'; known are raise, answer"):
+        run(inputs, **options, on_error="skip")
+
+
+def close(a: Any, b: Any) -> bool:
+    """Scores and vectors, within the rounding of another batch."""
+    if isinstance(a, list) and isinstance(a[0], dict):
+        return {one["label"]: one["score"] for one in a} == pytest.approx({one["label"]: one["score"] for one in b})
+    return bool(np.allclose(a, b, atol=1e-5))
 
 
 @pytest.mark.parametrize(

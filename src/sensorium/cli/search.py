@@ -23,8 +23,9 @@ def index(
         Path, typer.Argument(help="What is to be found: its images and texts, and those of its folders.")
     ],
     model: Annotated[str, typer.Option(help="A model that matches images with texts: a folder, or a name on the hub.")],
-    to: Annotated[
-        Path | None, typer.Option(help="The index's file; none: .sensorium/index.sqlite in the folder.")
+    store: Annotated[
+        str | None,
+        typer.Option(help="The index: a file, or postgresql://…; none: .sensorium/index.sqlite in the folder."),
     ] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Forget what was indexed before, as for another model.")] = False,
     json: Json = False,
@@ -33,23 +34,22 @@ def index(
 
     Files that can't be read are skipped and listed. An index that was interrupted is gone on with by the same command.
     """
-    from sensorium.checkpoint import open_checkpoint
     from sensorium.search import open_store, update_index
-    from sensorium.tasks.matching import ImageTextVectors
+    from sensorium.tasks.matching import open_matcher
 
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder")
-    vectors = ImageTextVectors(open_checkpoint(model))
-    store = open_store(to or folder / INDEX, create=True)
+    vectors = open_matcher(model)
+    opened = open_store(store or folder / INDEX, create=True)
     try:
-        if anew:
-            store.clear()
-        report = update_index(folder, store, vectors, progress=None if json else _progress)
+        report = update_index(
+            folder, opened, vectors, anew=anew, progress=None if json else _progress, waits=_say_waiting
+        )
     except KeyboardInterrupt:
         typer.echo("\nstopped; what was read is kept, and the same command goes on", err=True)
         raise typer.Exit(130) from None
     finally:
-        store.close()
+        opened.close()
     _show_report(report, json)
 
 
@@ -57,7 +57,9 @@ def search(
     query: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
     image: Annotated[Path | None, typer.Option(help="Look for what is like this image instead.")] = None,
     folder: Annotated[Path, typer.Option(help="The folder that was indexed.")] = Path(),
-    index: Annotated[Path | None, typer.Option(help="The index's file; none: .sensorium/index.sqlite there.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="The index: a file, or postgresql://…; none: .sensorium/index.sqlite there.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Where the index's model is now; none: where it was.")] = None,
     find: Annotated[Literal["image", "text"], typer.Option(help="What to look for: image or text.")] = "image",
     top: Annotated[int, typer.Option(help="How many to show.")] = 10,
@@ -68,25 +70,28 @@ def search(
     From words to images, and from an image to texts, each has a probability that it is what was meant; where not even
     the first is likely, that is said.
     """
-    from sensorium.checkpoint import open_checkpoint
     from sensorium.search import Searcher, open_store
-    from sensorium.tasks.matching import ImageTextVectors
+    from sensorium.tasks.matching import open_matcher
 
     if (query is None) == (image is None):
         raise UsageError("give what to look for: words, or --image; one of them")
-    store = open_store(index or folder / INDEX)
+    opened = open_store(store or folder / INDEX)
     try:
-        noted = store.settings().get("model")
+        noted = opened.settings().get("model")
         if model is None and noted is None:
             raise UsageError("the index is empty; make it with: sensorium index FOLDER --model …")
-        searcher = Searcher(store, ImageTextVectors(open_checkpoint(model or str(noted))))
+        searcher = Searcher(opened, open_matcher(model or str(noted)))
         if query is not None:
             answer = searcher.search(query, most=top, kind=find)
         else:
             answer = searcher.search_image(image, most=top, kind=find)
     finally:
-        store.close()
+        opened.close()
     _show_answer(answer, json)
+
+
+def _say_waiting() -> None:
+    typer.echo("another process is indexing into it; this one begins when that one is done", err=True)
 
 
 def _progress(done: int, total: int) -> None:

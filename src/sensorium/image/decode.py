@@ -10,6 +10,8 @@ import io
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from sensorium.worker import MOST_CHARACTERS
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -37,6 +39,27 @@ def decode(source: str, data: str | None, how: dict[str, Any]) -> tuple[list[int
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS
     image = resized(_opened(source, data, how), how)
     return [image.height, image.width], image.tobytes()
+
+
+def decode_several(
+    files: list[tuple[str, str | None]], how: dict[str, Any]
+) -> tuple[list[list[int] | str], bytes]:  # fmt: skip
+    """``decode`` for files and ``data``, one call for all of them: the pixels of those that can be read, one after
+    another, and for each its [height, width], or why it can't be read.
+    """
+    found: list[list[int] | str] = []
+    pixels = []
+    for source, data in files:
+        try:
+            size, beside = decode(source, data, how)
+        except MemoryError:  # what is left may be too little for the next
+            raise
+        except Exception as error:
+            found.append((str(error).splitlines() or [type(error).__name__])[0][:MOST_CHARACTERS])
+        else:
+            found.append(size)
+            pixels.append(beside)
+    return found, b"".join(pixels)
 
 
 def _opened(source: str, data: str | None, how: dict[str, Any]) -> Image.Image:

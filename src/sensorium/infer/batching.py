@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from sensorium.data.batching import token_budget_batches
-from sensorium.errors import UsageError
+from sensorium.errors import DataError, UsageError
 from sensorium.machine import usable_cores
 from sensorium.packed import Packed
 from sensorium.text import Encoding
@@ -111,20 +111,25 @@ def _ahead(items: Iterable[Item], size: Callable[[Item], int], batch_tokens: int
 
 
 def within(items: Iterable[Item], size: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
-    """Runs of items whose sizes add up to ``most``, an item that is larger alone.
+    """Runs of items whose sizes add up to ``most``, an item that is larger alone. Items before a broken one come first.
 
     >>> list(within([2, 2, 1, 9], lambda item: item, 4))
     [[2, 2], [1], [9]]
     """
     waiting: list[Item] = []
     total = 0
-    for item in items:
-        own = size(item)
-        if waiting and total + own > most:
+    try:
+        for item in items:
+            own = size(item)
+            if waiting and total + own > most:
+                yield waiting
+                waiting, total = [], 0
+            waiting.append(item)
+            total += own
+    except DataError:
+        if waiting:
             yield waiting
-            waiting, total = [], 0
-        waiting.append(item)
-        total += own
+        raise
     if waiting:
         yield waiting
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ LONGEST_PART = 600
 """Characters of a text that are found together."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class File:
     """One of a folder's files."""
 
@@ -31,6 +32,8 @@ class File:
     """From the folder, with ``/``."""
     kind: Kind
     stamp: Stamp
+    problem: str | None = None
+    """Why it can't even be looked into."""
 
 
 def files_of(folder: Path) -> Iterator[File]:
@@ -51,15 +54,27 @@ def files_of(folder: Path) -> Iterator[File]:
                 status = path.stat()
             except OSError:  # it went away meanwhile
                 continue
-            yield File(path.relative_to(folder).as_posix(), kind, Stamp(status.st_size, status.st_mtime_ns))
+            if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+                continue
+            yield _file(path.relative_to(folder).as_posix(), kind, Stamp(status.st_size, status.st_mtime_ns))
 
 
-def changed(files: Mapping[str, File], known: Mapping[str, Stamp]) -> tuple[list[File], list[str]]:
-    """Files to read, as they are new or changed, and paths to forget, as they are gone."""
-    return (
-        [file for path, file in files.items() if known.get(path) != file.stamp],
-        [path for path in known if path not in files],
-    )
+def _file(path: str, kind: Kind, stamp: Stamp) -> File:
+    """A name may be any bytes; what is no text can't be stored, and is shown with its bytes written out."""
+    shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return File(shown, kind, stamp, None if shown == path else "its name is not UTF-8; rename it")
+
+
+def changed(files: Iterable[File], known: Mapping[str, Stamp]) -> tuple[list[File], list[str], int]:
+    """Files to read, as they are new or changed; paths to forget, as they are gone; and how many stay as they are."""
+    gone, todo, same = set(known), [], 0
+    for file in files:
+        gone.discard(file.path)
+        if known.get(file.path) == file.stamp:
+            same += 1
+        else:
+            todo.append(file)
+    return todo, sorted(gone), same
 
 
 def parts_of(path: Path) -> list[tuple[int, str]]:

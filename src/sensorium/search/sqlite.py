@@ -6,8 +6,10 @@ Python's own ``sqlite3`` is often built without extensions, and with a version w
 
 from __future__ import annotations
 
+import fcntl
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,23 +65,57 @@ class SqliteStore:
             raise UsageError(f"{path}: is no index that can be read ({error})") from error
 
     def _open(self) -> None:
-        [[application]] = self._all("PRAGMA application_id")
-        [[version]] = self._all("PRAGMA user_version")
-        if application == 0 and not self._all("SELECT 1 FROM sqlite_master LIMIT 1"):
-            self._all("PRAGMA journal_mode = WAL")
-            with self._connection:
-                self._connection.execute(SCHEMA)
-                self._all(f"PRAGMA application_id = {APPLICATION}")
-                self._all(f"PRAGMA user_version = {VERSION}")
-        elif application != APPLICATION:
+        if self._is_new():
+            with self.writing(_nothing):  # of two that would make it, the second finds it made
+                if self._is_new():
+                    self._rows("PRAGMA journal_mode = WAL")
+                    with self._connection:
+                        self._connection.execute(SCHEMA)
+                        self._rows(f"PRAGMA application_id = {APPLICATION}")
+                        self._rows(f"PRAGMA user_version = {VERSION}")
+        [[application]] = self._rows("PRAGMA application_id")
+        [[version]] = self._rows("PRAGMA user_version")
+        if application != APPLICATION:
             raise UsageError(f"{self.path}: is a database, and no index of Sensorium's")
-        elif version != VERSION:
+        if version != VERSION:
             raise UsageError(f"{self.path}: is an index of version {version}, and this reads {VERSION}; index anew")
-        self._all("PRAGMA foreign_keys = ON")
-        self._all("PRAGMA synchronous = FULL")
+        self._rows("PRAGMA foreign_keys = ON")
+        self._rows("PRAGMA synchronous = FULL")
+
+    def _is_new(self) -> bool:
+        [[application]] = self._rows("PRAGMA application_id")
+        return application == 0 and not self._rows("SELECT 1 FROM sqlite_master LIMIT 1")
+
+    def _rows(self, statement: str, values: Any = ()) -> list[Any]:
+        return self._connection.execute(statement, values).fetchall()
 
     def _all(self, statement: str, values: Any = ()) -> list[Any]:
-        return self._connection.execute(statement, values).fetchall()
+        with self._sentences():
+            return self._rows(statement, values)
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        try:
+            yield
+        except self._error as error:
+            raise UsageError(f"{self.path}: {error}") from error
+
+    @contextmanager
+    def _together(self) -> Iterator[Any]:
+        """A connection whose statements are kept all, or none."""
+        with self._sentences(), self._connection:
+            yield self._connection
+
+    @contextmanager
+    def writing(self, waits: Callable[[], None]) -> Iterator[None]:
+        """A lock on a file beside the index: the system lets go of it when its process ends."""
+        with self.path.with_name(f"{self.path.name}-lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waits()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def settings(self) -> dict[str, str]:
         """What was noted about the index; empty for a new one."""
@@ -87,8 +123,8 @@ class SqliteStore:
 
     def note(self, settings: Mapping[str, str]) -> None:
         """Note it, in place of what was noted under the same names."""
-        with self._connection:
-            self._connection.executemany("REPLACE INTO settings VALUES (?, ?)", settings.items())
+        with self._together() as connection:
+            connection.executemany("REPLACE INTO settings VALUES (?, ?)", settings.items())
 
     def stamps(self) -> dict[str, Stamp]:
         """Every file that was read, by its path."""
@@ -96,25 +132,25 @@ class SqliteStore:
 
     def put(self, entries: Iterable[Entry]) -> None:
         """Files in place of what was known of them, all together."""
-        with self._connection:
+        with self._together() as connection:
             for entry in entries:
                 self._all("DELETE FROM files WHERE path = ?", (entry.path,))
                 stamp = entry.stamp
                 values = (entry.path, stamp.size, stamp.modified, entry.problem)
                 self._all("INSERT INTO files VALUES (?, ?, ?, ?)", values)
-                self._connection.executemany(
+                connection.executemany(
                     "INSERT INTO items (path, kind, part, text, vector) VALUES (?, ?, ?, ?, ?)",
                     [(entry.path, i.kind, i.part, i.text, _blob(i.vector)) for i in entry.items],
                 )
 
     def remove(self, paths: Iterable[str]) -> None:
         """Forget files, all together."""
-        with self._connection:
-            self._connection.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in paths])
+        with self._together() as connection:
+            connection.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in paths])
 
     def clear(self) -> None:
         """Forget everything."""
-        with self._connection:
+        with self._together():
             for table in ("items", "files", "settings"):
                 self._all(f"DELETE FROM {table}")
 
@@ -147,6 +183,10 @@ class SqliteStore:
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()
+
+
+def _nothing() -> None:
+    """Making the tables takes a moment; nobody is told that it is waited for."""
 
 
 def _blob(vector: Vector) -> bytes:

@@ -5,7 +5,8 @@ Shapes: P size of a vector; vectors have length 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -17,7 +18,7 @@ Kind = Literal["image", "text"]
 Vector = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stamp:
     """What says that a file is still the one that was read."""
 
@@ -63,7 +64,17 @@ class Found:
 
 
 class Store(Protocol):
-    """An index. What was put is there after a crash, whole files or not at all."""
+    """An index. What was put is there after a crash, whole files or not at all.
+
+    Every method raises ``UsageError``, in a sentence, where the database refuses.
+    """
+
+    def writing(self, waits: Callable[[], None]) -> AbstractContextManager[None]:
+        """While it lasts, no other indexer writes; it begins when the one that does is done, or its process is gone.
+
+        ``waits`` is called once if there is another.
+        """
+        ...
 
     def settings(self) -> dict[str, str]:
         """What was noted about the index; empty for a new one."""
@@ -110,8 +121,18 @@ class Store(Protocol):
         ...
 
 
+SERVERS = ("postgresql://", "postgres://")
+"""What the address of a server's database begins with; all else is a file."""
+
+
 def open_store(place: str | Path, *, create: bool = False) -> Store:
-    """The store in a file. Raises ``UsageError`` where there is none, unless one may be made, or for another file."""
+    """The store in a file, or at ``postgresql://…``. Raises ``UsageError`` where there is none, unless one may be made,
+    or for another file or database.
+    """
+    if isinstance(place, str) and place.startswith(SERVERS):
+        from sensorium.search.postgres import PostgresStore
+
+        return PostgresStore(place, create=create)
     from sensorium.search.sqlite import SqliteStore
 
     return SqliteStore(Path(place), create=create)

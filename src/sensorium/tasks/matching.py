@@ -6,6 +6,8 @@ Shapes: N images, M texts, P size of the space in which they meet.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sensorium.checkpoint import Checkpoint
+from sensorium.checkpoint import Checkpoint, open_checkpoint
 from sensorium.errors import UsageError
 from sensorium.image.patches import pack_images
 from sensorium.infer.batching import BATCH_TOKENS, run_windows
+from sensorium.infer.engine import fast
+from sensorium.machine import tune_process
 from sensorium.models.dual_encoder import DualEncoder
 from sensorium.packed import Packed
 from sensorium.tasks._images import ImageTask
@@ -60,3 +64,10 @@ class ImageTextVectors(ImageTask):
     def _stacked(self, found: Sequence[Any]) -> Vectors:
         size = self.model.config.projection_size
         return np.stack(found) if len(found) else np.zeros((0, size), np.float32)
+
+
+def open_matcher(model: str | Path) -> ImageTextVectors:
+    """A model at work on the fast path: a folder, or a name on the hub. Raises as ``ImageTextVectors``."""
+    tune_process()
+    vectors = ImageTextVectors(open_checkpoint(model))
+    return ImageTextVectors(replace(vectors.checkpoint, model=fast(vectors.checkpoint.model)))

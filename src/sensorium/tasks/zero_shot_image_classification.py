@@ -11,7 +11,7 @@ from torch import Tensor
 from sensorium.checkpoint import Checkpoint
 from sensorium.infer.batching import pack_encodings
 from sensorium.packed import Packed
-from sensorium.tasks._images import ImageTask
+from sensorium.tasks._images import ImageTask, OnError
 from sensorium.tasks.zero_shot_classification import filled, label_list
 
 
@@ -29,11 +29,13 @@ class ZeroShotImageClassification(ImageTask):
         candidate_labels: str | Sequence[str],
         *,
         hypothesis_template: str = "This is a photo of {}.",
+        on_error: OnError = "raise",
     ) -> Any:
         """``[{"score", "label"}]`` by falling score; a list of those for a list.
 
         Scores sum to 1 for a model that chooses among texts (CLIP), and each stands alone for one that judges pairs
-        (SigLIP).
+        (SigLIP). ``on_error``: "answer" gives ``{"error": why}`` for an image that can't be read, instead of raising
+        ``DataError``.
         """
         labels = label_list(candidate_labels)
         vectors = self._text_vectors(tuple(filled(hypothesis_template, label) for label in labels))  # [M, P]
@@ -46,7 +48,7 @@ class ZeroShotImageClassification(ImageTask):
             order = scores.argsort(descending=True).tolist()
             return [{"score": float(scores[i]), "label": labels[i]} for i in order]
 
-        return self.answer(inputs, run, finish)
+        return self.answer(inputs, run, finish, on_error)
 
     @torch.inference_mode()
     def _text_vectors(self, texts: tuple[str, ...]) -> Tensor:
