@@ -159,10 +159,11 @@ validation = "{folder}/pairs.jsonl"
 kind = "codec"
 [train]
 output = "{folder}/codec"
-epochs = 30
+epochs = 60
 batch_size = 8
 learning_rate = 3e-3
 weight_decay = 0.0
+rates = {{ "codes.*" = 10.0 }}
 validate_every = 1000
 checkpoint_every = 10
 """
