@@ -66,6 +66,8 @@ class ModelSection(Section):
     """Of the space in which images and texts meet; ``None``: the hidden size."""
     text: str | None = None
     """Folder or hub id of a language model that reads the texts, beside a new ``vit`` that looks at the images."""
+    image: str | None = None
+    """Folder or hub id of a model with an image tower of the sizes above, which that ``vit`` begins as."""
     codec: str | None = None
     """Folder or hub id of the codec whose tokens a new ``janus`` draws; its image and patch sizes are the codec's."""
     channels: list[Annotated[int, Field(gt=0)]] = [32, 32, 32, 32]
@@ -344,6 +346,8 @@ def _unread(recipe: Recipe) -> str | None:
         return (
             "model.text: a new vit looks at images, and needs a model that reads the texts; no other family takes one"
         )
+    if model.image is not None and model.text is None:
+        return f"model.image: a new {model.family} model begins as no other; vit does, beside model.text"
     if model.text is not None and (tokenizer.open is not None or tokenizer.train is not None):
         return "tokenizer: the model that reads the texts (model.text) has its own"
     if problem := _unread_by_codecs(model):
