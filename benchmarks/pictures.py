@@ -16,6 +16,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,15 @@ def colours(images: Sequence[Any]) -> np.ndarray[Any, Any]:
 
 def meaning(names: Sequence[str], queries: Sequence[str]) -> np.ndarray[Any, Any]:
     """[N, M] how alike names and queries are by the text tower's own vectors."""
-    embed = pipeline("sentence-embedding", str(E5))
+    embed = reader()
     called, asked = (np.stack(list(embed(list(texts)))) for texts in (names, queries))
     return np.asarray(called @ asked.T)
+
+
+@cache
+def reader() -> Any:
+    """The text tower alone."""
+    return pipeline("sentence-embedding", str(E5))
 
 
 def rows_of(data: str, who: str, way: str, evaluation: Evaluation, seconds: str) -> list[Any]:
