@@ -13,6 +13,7 @@ from sensorium.nn.last_rows import can_read_rows
 from sensorium.nn.stack import Stack
 from sensorium.packed import Layout
 from sensorium.train.stack_kernel import CompiledStack
+from tests.objectives.test_contrastive import parts
 from tests.train.test_stack_kernel import random_stack
 
 LENGTHS = (5, 1, 9, 9)
@@ -74,3 +75,10 @@ def test_only_the_rows_that_are_read_pass_the_last_mlp() -> None:
     stack.layers[-1].mlp.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     stack.at(torch.randn(sum(LENGTHS), 24), Layout(LENGTHS, LENGTHS), ROWS)
     assert seen == [len(LENGTHS)]
+
+
+@torch.no_grad()
+def test_an_image_has_the_same_vector_in_training_as_in_use() -> None:
+    model, _, batch = parts("clip")
+    in_training, in_use = (model.train(mode).image_vectors(batch.images) for mode in (True, False))
+    torch.testing.assert_close(in_training, in_use, rtol=1e-5, atol=1e-6)
