@@ -29,6 +29,7 @@ from sensorium.train.kinds import (
     TAUGHT,
     WRITERS,
 )
+from sensorium.train.overrides import apply_override
 
 
 class Section(BaseModel):
@@ -253,7 +254,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
     for override in overrides:
-        _apply(tables, override)
+        apply_override(tables, override)
     return check_recipe(tables, where=str(path))
 
 
@@ -369,21 +370,6 @@ def _unread_by_codecs(model: ModelSection) -> str | None:
     if model.family in CODECS and model.patch_size != sides:
         return f"model.patch_size: {len(model.channels)} levels of channels make it {sides}, not {model.patch_size}"
     return None
-
-
-def _apply(tables: dict[str, Any], override: str) -> None:
-    name, equals, value = override.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not equals or not dot:
-        raise UsageError(f"{override!r} is not of the form section.key=value")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value  # a bare word
-    table = tables.setdefault(section, {})
-    if not isinstance(table, dict):
-        raise UsageError(f"{override!r}: {section!r} is not a section")
-    table[key] = parsed
 
 
 def _first_problem(error: ValidationError) -> str:
