@@ -226,15 +226,28 @@ def few_shot(processor: str, rows: Sequence[Row]) -> str:
     return table(["who", "examples", "accuracy, %", "by likelihood a character, %"], cells)
 
 
-def icons(processor: str, rows: Sequence[Row]) -> str:
+def icons(processor: str, rows: Sequence[Row], kind: str = "icon") -> str:
     """Icons found by words, and words by icons."""
-    ways = {"text_to_image": "words → icon", "image_to_text": "icon → words"}
+    ways = {"text_to_image": f"words → {kind}", "image_to_text": f"{kind} → words"}
     cells = [
         [row["what"], f"{row['data']} ({number(row['n'])})", ways[row["way"]],
          *(score(row, f"recall_{k}") for k in (1, 5, 10)), row["seconds"]]
         for row in rows
     ]  # fmt: skip
     return table(["who", "asked", "way", "among 1, %", "among 5, %", "among 10, %", "seconds"], cells)
+
+
+def pictures(processor: str, rows: Sequence[Row]) -> str:
+    """The same of emoji and clip art."""
+    return icons(processor, rows, "picture")
+
+
+def contrastive(processor: str, rows: Sequence[Row]) -> str:
+    """CLIP's training on one thread."""
+    cells = [
+        [row["what"], number(row["images_per_second"]), row["times_fp32"], row["times_bf16_autocast"]] for row in rows
+    ]
+    return table(["who", "images/s", "× open_clip fp32", "× open_clip bf16 autocast"], cells)
 
 
 def searching(processor: str, rows: Sequence[Row]) -> str:
@@ -273,6 +286,7 @@ SECTIONS = {
     "growth": (growth, "growth", ["texts"]),
     "searching": (searching, "searching", ["measured", "what", "n"]),
     "training": (training, "pretraining", ["what"]),
+    "contrastive": (contrastive, "contrastive", ["what"]),
     "training loss": (training_loss, "pretraining_loss", ["what"]),
     "fine-tuning": (fine_tuning, "banking77", ["what"]),
 }
@@ -283,6 +297,7 @@ REACHED = {
     "summaries": (summaries, "summaries", ["data", "what"]),
     "tiny gpt": (tiny_gpt, "tiny_gpt", ["what"]),
     "icons": (icons, "icons", ["data", "what", "way"]),
+    "pictures": (pictures, "pictures", ["data", "what", "way"]),
     "vqa": (vqa, "vqa", ["sees"]),
     "captions": (captions, "captions", ["what"]),
     "few shot": (few_shot, "tiny_gpt_few_shot", ["what", "shots"]),

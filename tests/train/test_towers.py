@@ -106,6 +106,20 @@ def test_the_image_tower_begins_alike_beside_any_reader(tmp_path: Path, tiny_hub
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_the_image_tower_begins_as_that_of_another_model(tmp_path: Path, tiny_hub: Path) -> None:
+    path = write_matcher(tmp_path)
+    run_recipe(beside(path, tiny_hub), quiet=True)
+    learnt = read_tensors(tmp_path / "model" / "image_0_Transformer")
+    for n, looker in enumerate((tmp_path / "model", tmp_path / "model" / "image_0_Transformer")):
+        still = ["train.learning_rate=1e-12", "train.weight_decay=0", "train.steps=1", "train.seed=7"]
+        recipe = read_recipe(path, [*still, f"model.image={looker}", f"train.output={tmp_path}/again{n}"])
+        run_recipe(recipe, quiet=True)
+        found = read_tensors(tmp_path / f"again{n}" / "image_0_Transformer")
+        assert learnt.keys() == found.keys()
+        for name, weight in learnt.items():
+            torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-9)
+
+
 def test_crops_are_for_training_alone(tmp_path: Path) -> None:
     path, found = write_matcher(tmp_path), {}
     for name, crop in (("whole", 1.0), ("cropped", 0.3)):
@@ -126,19 +140,23 @@ def test_crops_are_for_training_alone(tmp_path: Path) -> None:
         (["model.text=nowhere/at/all"], "nowhere/at/all: there is no such checkpoint folder"),
         (['train.rates={"texts.*" = 0.1}'], r"rates: 'texts.\*' matches no parameter; they are named like"),
         (['train.rates={"text.*" = 0}'], "train.rates.text.*: input should be greater than 0, not 0"),
+        (["model.image={hub}/bert-base-uncased"], "a bert model has no image tower that another begins as"),
+        (["model.image={hub}/clip"], "its image tower has .* layers of .*, which the recipe does not ask for"),
         (["objective.crop=0"], "objective.crop: input should be greater than 0, not 0"),
     ],
 )
 def test_what_cannot_be_meant_is_said(tmp_path: Path, tiny_hub: Path, overrides: list[str], message: str) -> None:
     path = write_matcher(tmp_path)
     with pytest.raises(SensoriumError, match=message):
-        run_recipe(beside(path, tiny_hub, *overrides), quiet=True)
+        run_recipe(beside(path, tiny_hub, *(o.replace("{hub}", str(tiny_hub)) for o in overrides)), quiet=True)
     assert not (tmp_path / "model").exists()
 
 
 def test_a_vit_alone_is_told_what_it_lacks(tmp_path: Path) -> None:
     with pytest.raises(SensoriumError, match="model.text: a new vit looks at images, and needs"):
         read_recipe(write_matcher(tmp_path), ["model.family=vit"])
+    with pytest.raises(SensoriumError, match="model.image: a new clip model begins as no other; vit does"):
+        read_recipe(write_matcher(tmp_path), ["model.image=runs/clip-icons", "model.family=clip"])
 
 
 def test_a_reader_that_writes_too_is_refused(tmp_path: Path, tiny_hub: Path) -> None:

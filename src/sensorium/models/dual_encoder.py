@@ -54,12 +54,20 @@ class DualEncoder(nn.Module):
 
     def text_vectors(self, texts: Packed) -> Tensor:
         """[M, P] of length 1, of packed token ids."""
+        return self.project_texts(self.text_states(texts))
+
+    def text_states(self, texts: Packed) -> Tensor:
+        """[M, D] what stands for each text before it is projected."""
         texts = self._filled(texts)
-        vectors: Tensor = self.text_projection(self.text_vector(self.text(texts), texts))
+        return self.text_vector(self.text(texts), texts)
+
+    def project_texts(self, states: Tensor) -> Tensor:
+        """[M, D] → [M, P] of length 1."""
+        vectors: Tensor = self.text_projection(states)
         return F.normalize(vectors, dim=-1)
 
     def text_vector(self, hidden_states: Tensor, texts: Packed) -> Tensor:
-        """[T, D] → [M, D]: what stands for each text before it is projected."""
+        """[T, D] → [M, D]: of the vectors of its tokens, what stands for each text."""
         if self.config.text_vector == "first":
             return hidden_states[texts.first]
         if self.config.text_vector == "last":

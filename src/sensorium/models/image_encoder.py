@@ -46,9 +46,12 @@ class ImageEncoder(nn.Module):
 
     def vector(self, images: Packed) -> Tensor:
         """[N, D] what stands for each image: what a probe asked for, else the first vector."""
-        hidden_states: Tensor = self(images)
-        asked = isinstance(self.pooler, ProbePooler)
-        return self.pooled(hidden_states, images) if asked else hidden_states[images.first]
+        if isinstance(self.pooler, ProbePooler):
+            return self.pooled(self(images), images)
+        if not self.training:  # whoever looks inside sees all rows
+            hidden_states: Tensor = self(images)
+            return hidden_states[images.first]
+        return self.stack.at(self.stem(images), images.layout, images.first)
 
     def sequence_logits(self, hidden_states: Tensor, batch: Packed) -> Tensor:
         """[N, C]: one label for each image. Raises ``UsageError`` when the model has no such head."""

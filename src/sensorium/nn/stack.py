@@ -23,6 +23,7 @@ from sensorium.nn.block import (
     PostNormBlock,
     PreNormBlock,
 )
+from sensorium.nn.last_rows import block_at, can_read_rows
 from sensorium.nn.memory import Memory
 from sensorium.nn.positions import Rotation, distance_buckets, rotation
 from sensorium.packed import Layout
@@ -33,8 +34,8 @@ BLOCKS: dict[str, type[PreNormBlock] | type[PostNormBlock]] = {"pre": PreNormBlo
 class StackKernel(Protocol):
     """Runs the blocks of a stack, differentiably, without its final norm."""
 
-    def __call__(self, stack: Stack, x: Tensor, layout: Layout, memory: Memory | None) -> Tensor:
-        """[T, D] → [T, D]."""
+    def __call__(self, stack: Stack, x: Tensor, layout: Layout, memory: Memory | None, blocks: int) -> Tensor:
+        """[T, D] → [T, D], of the first so many ``blocks``."""
         ...
 
 
@@ -58,13 +59,23 @@ class Stack(nn.Module):
         blocks: int | None = None,
     ) -> Tensor:  # fmt: skip
         """[T, D] → [T, D]; of only the first so many ``blocks``, without the final norm."""
-        if self.kernel is not None and cache is None and blocks in (None, len(self.layers)):
-            x = self.kernel(self, x, layout, memory)
+        if self.kernel is not None and cache is None:
+            x = self.kernel(self, x, layout, memory, len(self.layers) if blocks is None else blocks)
         else:
             context = Context(layout, cache, self._rotation(x, layout), memory, self._bias(layout))
             for layer in self.layers[:blocks]:
                 x = layer(x, context)
         output: Tensor = x if blocks is not None else self.final_norm(x)
+        return output
+
+    def at(self, x: Tensor, layout: Layout, rows: Tensor) -> Tensor:
+        """[T, D] → [N, D]: ``self(x, layout)[rows]``, a row of each sequence; the last block computes no others."""
+        last = self.layers[-1]
+        if not can_read_rows(self.config, last):
+            whole: Tensor = self(x, layout)
+            return whole[rows]
+        below = self(x, layout, blocks=len(self.layers) - 1)
+        output: Tensor = self.final_norm(block_at(last, below, layout, rows))
         return output
 
     def _rotation(self, x: Tensor, layout: Layout) -> Rotation | None:

@@ -6,7 +6,7 @@ Shapes: N pairs of a batch, P size of the space in which images and texts meet.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,9 @@ from sensorium.image.augment import random_crop
 from sensorium.image.opening import normalised, open_image
 from sensorium.image.patches import pack_images
 from sensorium.image.settings import ImageSettings
-from sensorium.objectives._base import Batch, Loss, Record, field, pack
+from sensorium.objectives._base import Batch, Loss, Record, pack
+from sensorium.objectives._base import field as field_of
+from sensorium.objectives.known_texts import KnownTexts, learns
 from sensorium.packed import Packed
 from sensorium.text import Tokenizer
 
@@ -47,13 +49,16 @@ class Contrastive:
     crop: float = 1.0
     """Smallest share of an image that is shown, drawn anew each time; 1: all of it."""
 
+    known: KnownTexts = field(default_factory=KnownTexts, compare=False, repr=False)
+    """Of texts that a frozen tower has read."""
+
     def heads(self) -> dict[str, Any]:
         """None: the projections are the model's own."""
         return {}
 
     def prepare(self, records: Sequence[Record], tokenizer: Tokenizer) -> list[Example]:
         """Tokenise, and open images. Raises ``DataError`` for a record without one of them, or a broken image."""
-        texts = [str(field(record, "text", i)) for i, record in enumerate(records, 1)]
+        texts = [str(field_of(record, "text", i)) for i, record in enumerate(records, 1)]
         encoded = tokenizer.encode_batch(texts, max_length=self.max_length, offsets=False)
         numbers: dict[str, int] = {}
         examples = []
@@ -87,7 +92,7 @@ class Contrastive:
         """Cross-entropy of the right texts of each image and of the right images of each text, or a sigmoid a pair."""
         assert batch.images is not None
         images = self._vectors(model.image_vectors, batch.images)  # [N, P]
-        texts = self._vectors(model.text_vectors, batch.packed)  # [N, P]
+        texts = self._texts(model, batch.packed)  # [N, P]
         logits = model.logits(images, texts).float()  # [N, N]
         matches = batch.targets["text"][:, None] == batch.targets["text"]  # [N, N]
         if model.logit_bias is None:
@@ -96,6 +101,13 @@ class Contrastive:
             total = -F.logsigmoid(torch.where(matches, logits, -logits)).sum()
         correct = matches.gather(1, logits.argmax(dim=1, keepdim=True)).sum()
         return {"contrastive": Loss(total, len(logits), int(correct))}
+
+    def _texts(self, model: Any, texts: Packed) -> Tensor:
+        """[N, P]; of a tower that does not learn, only the map into the space of both is computed again."""
+        if learns(model.text):
+            return self._vectors(model.text_vectors, texts)
+        projected: Tensor = model.project_texts(self.known(model, texts))
+        return projected
 
     def _vectors(self, tower: Callable[[Packed], Tensor], batch: Packed) -> Tensor:
         if self.chunk is None or batch.num_sequences <= self.chunk or not torch.is_grad_enabled():

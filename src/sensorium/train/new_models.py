@@ -34,6 +34,7 @@ from sensorium.models.build import Model, new_model
 from sensorium.models.decoder import DecoderLM
 from sensorium.models.dual_encoder import DualEncoder
 from sensorium.models.encoder import EncoderLM
+from sensorium.models.image_encoder import ImageEncoder
 from sensorium.models.multimodal import MultimodalLM
 from sensorium.objectives.captioning import end_of_captions
 from sensorium.sentence import SentenceSettings
@@ -243,10 +244,13 @@ def _siglip(sizes: ModelSection, tokenizer: Tokenizer) -> DualEncoderConfig:
     )
 
 
-def new_towers(sizes: ModelSection, reader: Checkpoint, *, seed: int) -> tuple[DualEncoder, str]:
+def new_towers(
+    sizes: ModelSection, reader: Checkpoint, looker: Checkpoint | None = None, *, seed: int
+) -> tuple[DualEncoder, str]:
     """A new ViT beside an opened model that reads texts, without its heads; and what family that is.
 
-    Raises ``CheckpointError`` when that is no encoder or decoder.
+    Where there is a ``looker``, the ViT begins as its image tower. Raises ``CheckpointError`` when the reader is no
+    encoder or decoder, or the looker has no image tower of the sizes that are asked for.
     """
     text, settings = reader.model, reader.sentence or SentenceSettings()
     if not isinstance(text, EncoderLM | DecoderLM):
@@ -264,7 +268,26 @@ def new_towers(sizes: ModelSection, reader: Checkpoint, *, seed: int) -> tuple[D
     assert isinstance(model, DualEncoder)
     # What was drawn for this tower is thrown away, so that the image tower begins alike beside any other.
     model.text.load_state_dict({name: text.state_dict()[name] for name in model.text.state_dict()})
+    if looker is not None:
+        tower = _image_tower(looker, config.image)
+        model.image.load_state_dict({name: tower.state_dict()[name] for name in model.image.state_dict()})
     return model, f"{sizes.family}+{reader.family}"
+
+
+def _image_tower(looker: Checkpoint, wanted: ImageEncoderConfig) -> ImageEncoder:
+    """What looks at images in an opened model. Raises ``CheckpointError`` where it is another than is wanted."""
+    tower = looker.model.image if isinstance(looker.model, DualEncoder) else looker.model
+    if not isinstance(tower, ImageEncoder):
+        raise CheckpointError(f"{looker.folder}: a {looker.family} model has no image tower that another begins as")
+    found = tower.config
+    if (found.stem, found.stack) != (wanted.stem, wanted.stack):
+        sizes = [
+            (c.stack.num_layers, c.stack.hidden_size, c.stem.image_size, c.stem.patch_size) for c in (found, wanted)
+        ]
+        layers, size, pixels, patch = sizes[0]
+        what = f"{layers} layers of {size} over patches of {patch} of {pixels} pixels"
+        raise CheckpointError(f"{looker.folder}: its image tower has {what}, which the recipe does not ask for")
+    return tower
 
 
 def _tower(sizes: ModelSection) -> StackConfig:

@@ -29,6 +29,7 @@ from sensorium.train.kinds import (
     TAUGHT,
     WRITERS,
 )
+from sensorium.train.overrides import apply_override
 
 
 class Section(BaseModel):
@@ -66,6 +67,8 @@ class ModelSection(Section):
     """Of the space in which images and texts meet; ``None``: the hidden size."""
     text: str | None = None
     """Folder or hub id of a language model that reads the texts, beside a new ``vit`` that looks at the images."""
+    image: str | None = None
+    """Folder or hub id of a model with an image tower of the sizes above, which that ``vit`` begins as."""
     codec: str | None = None
     """Folder or hub id of the codec whose tokens a new ``janus`` draws; its image and patch sizes are the codec's."""
     channels: list[Annotated[int, Field(gt=0)]] = [32, 32, 32, 32]
@@ -251,7 +254,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
     for override in overrides:
-        _apply(tables, override)
+        apply_override(tables, override)
     return check_recipe(tables, where=str(path))
 
 
@@ -344,6 +347,8 @@ def _unread(recipe: Recipe) -> str | None:
         return (
             "model.text: a new vit looks at images, and needs a model that reads the texts; no other family takes one"
         )
+    if model.image is not None and model.text is None:
+        return f"model.image: a new {model.family} model begins as no other; vit does, beside model.text"
     if model.text is not None and (tokenizer.open is not None or tokenizer.train is not None):
         return "tokenizer: the model that reads the texts (model.text) has its own"
     if problem := _unread_by_codecs(model):
@@ -365,21 +370,6 @@ def _unread_by_codecs(model: ModelSection) -> str | None:
     if model.family in CODECS and model.patch_size != sides:
         return f"model.patch_size: {len(model.channels)} levels of channels make it {sides}, not {model.patch_size}"
     return None
-
-
-def _apply(tables: dict[str, Any], override: str) -> None:
-    name, equals, value = override.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not equals or not dot:
-        raise UsageError(f"{override!r} is not of the form section.key=value")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value  # a bare word
-    table = tables.setdefault(section, {})
-    if not isinstance(table, dict):
-        raise UsageError(f"{override!r}: {section!r} is not a section")
-    table[key] = parsed
 
 
 def _first_problem(error: ValidationError) -> str:

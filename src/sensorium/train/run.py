@@ -144,6 +144,7 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
     source = None if recipe.model.open is None else open_checkpoint(recipe.model.open)
     teacher = None if recipe.distillation is None else open_checkpoint(recipe.distillation.teacher)
     reader = None if recipe.model.text is None else open_checkpoint(recipe.model.text)
+    looker = None if recipe.model.image is None else open_checkpoint(recipe.model.image)
     tokenizer = _tokenizer(recipe, source or teacher or reader, train, kept)
     family = recipe.model.family if source is None else source.family
     if source is not None:
@@ -154,7 +155,7 @@ def make_ready(recipe: Recipe, *, kept: Path | None = None) -> Ready:
     objective = make_objective(recipe, train, family, start_token_id=start, chat_template=template, eyes=eyes)
     model: Model
     if reader is not None:
-        model, family = new_towers(recipe.model, reader, seed=recipe.train.seed)
+        model, family = new_towers(recipe.model, reader, looker, seed=recipe.train.seed)
     elif source is None:
         model = _new(recipe, objective, tokenizer, eyes)
     else:

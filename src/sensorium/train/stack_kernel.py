@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,31 +58,39 @@ class CompiledStack:
         self.forward_layers = (native.Layer * stack.config.num_layers)()
         self.backward_layers = (native.LayerBackward * stack.config.num_layers)()
 
-    def __call__(self, stack: Stack, x: Tensor, layout: Layout, memory: Memory | None = None) -> Tensor:
+    def __call__(
+        self, stack: Stack, x: Tensor, layout: Layout, memory: Memory | None = None, blocks: int | None = None
+    ) -> Tensor:  # fmt: skip
         """[T, D] → [T, D], in the dtype of x; the weights' gradients come in the dtype of the weights.
 
-        Raises ``UsageError`` where the stack attends to a memory and none is given.
+        Of the first so many ``blocks``; ``None``: of all. Raises ``UsageError`` where the stack attends to a memory and
+        none is given.
         """
         states, source_lengths = _sources(stack, layout, memory)
-        self._follow(stack)
-        parameters = [parameter for layer in self.layers for parameter in layer.parameters]
-        output: Tensor = _Run.apply(x, states, self, stack, layout, source_lengths, *parameters)  # type: ignore[no-untyped-call]
+        count = len(stack.layers) if blocks is None else blocks
+        if count == 0:
+            return x
+        self._follow(stack, count)
+        parameters = [parameter for layer in self.layers[:count] for parameter in layer.parameters]
+        output: Tensor = _Run.apply(x, states, self, stack, layout, source_lengths, count, *parameters)  # type: ignore[no-untyped-call]
         return output
 
-    def _follow(self, stack: Stack) -> None:
-        """Pack the weights that have changed."""
+    def _follow(self, stack: Stack, count: int) -> None:
+        """Pack the weights of the first blocks that have changed."""
         dtype = next(stack.layers.parameters()).dtype
         if dtype != self.dtype:
             self.dtype = dtype
             self.layers = [_Layer(block, dtype) for block in stack.layers]
-        for layer, forward, backward in zip(self.layers, self.forward_layers, self.backward_layers, strict=True):
+        structs = zip(self.layers[:count], self.forward_layers, self.backward_layers, strict=False)
+        for layer, forward, backward in structs:
             layer.follow(self.library, forward, backward)
 
     def struct(
-        self, stack: Stack, kept: dict[str, Tensor], seed: int, sources: Tensor | None, memory: Tensor | None
-    ) -> native.Training:
+        self, stack: Stack, count: int, kept: dict[str, Tensor], seed: int, sources: Tensor | None,
+        memory: Tensor | None,
+    ) -> native.Training:  # fmt: skip
         """What the kernels take: ``sources`` [sequences + 1] offsets of the rows of ``memory`` [S, M]."""
-        config = stack.config
+        config = replace(stack.config, num_layers=count)
         block: Any = stack.layers[0]
         attention_dropout = block.attention.dropout if stack.training else 0.0
         dropout = block.dropout.p if stack.training else 0.0
@@ -177,11 +186,11 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, states: Tensor | None, kernel: CompiledStack, stack: Stack, layout: Layout,
-        source_lengths: tuple[int, ...], *parameters: Tensor,
+        source_lengths: tuple[int, ...], layers: int, *parameters: Tensor,
     ) -> Tensor:  # fmt: skip
         assert kernel.dtype is not None
         output = x.detach().to(torch.float32, copy=True).contiguous()  # [T, D]
-        (tokens, size), layers, mlp = x.shape, stack.config.num_layers, stack.config.mlp_size
+        (tokens, size), mlp = x.shape, stack.config.mlp_size
         places = len(native.NORMS) - (states is None)
         shapes = {
             "input": (tokens, size), "normals": (layers, places, tokens, size), "inverses": (layers, places, tokens),
@@ -199,11 +208,11 @@ class _Run(torch.autograd.Function):
             ctx.sources = _offsets(source_lengths)
         dtypes = {"inverses": torch.float32}
         ctx.kept = {name: _room(shape, dtypes.get(name, kernel.dtype)) for name, shape in shapes.items()}
-        ctx.kernel, ctx.stack = kernel, stack
+        ctx.kernel, ctx.stack, ctx.layers = kernel, stack, layers
         ctx.dtypes = x.dtype, None if states is None else states.dtype
         ctx.offsets = _offsets(layout.query_lengths)
         seed = int(torch.randint(2**62, ())) if stack.training else 0
-        ctx.struct = kernel.struct(stack, ctx.kept, seed, ctx.sources, ctx.memory)
+        ctx.struct = kernel.struct(stack, layers, ctx.kept, seed, ctx.sources, ctx.memory)
         ctx.code = native.on_matrix_unit(native.TRAINED[kernel.dtype], *sizes)
         kernel.library.sensorium_forward(
             ctx.code, ctypes.byref(ctx.struct), native.pointer(ctx.offsets), len(ctx.offsets) - 1,
@@ -215,11 +224,12 @@ class _Run(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         x = gradients[0].to(torch.float32, copy=True).contiguous()  # [T, D]
         kernel: CompiledStack = ctx.kernel
-        struct, (x_needed, memory_needed), needed = ctx.struct, ctx.needs_input_grad[:2], ctx.needs_input_grad[6:]
-        per_layer = len(kernel.layers[0].parameters)
-        learning = [any(needed[n * per_layer : (n + 1) * per_layer]) for n in range(len(kernel.layers))]
+        layers = kernel.layers[: ctx.layers]
+        struct, (x_needed, memory_needed), needed = ctx.struct, ctx.needs_input_grad[:2], ctx.needs_input_grad[7:]
+        per_layer = len(layers[0].parameters)
+        learning = [any(needed[n * per_layer : (n + 1) * per_layer]) for n in range(len(layers))]
         struct.lowest = 0 if x_needed or memory_needed else learning.index(True)
-        weights, vectors = _gradients(kernel, needed)
+        weights, vectors = _gradients(kernel, layers, needed)
         memory_gradient = torch.zeros(ctx.memory.shape) if memory_needed else None  # [S, M]
         struct.memory_gradient = native.pointer(memory_gradient)
         offsets, sequences = native.pointer(ctx.offsets), len(ctx.offsets) - 1
@@ -227,7 +237,7 @@ class _Run(torch.autograd.Function):
         kernel.library.sensorium_tiles(
             ctx.code, offsets, native.pointer(ctx.sources), sequences, *map(ctypes.byref, (tiles, *tokens))
         )
-        zipped = torch.empty(_zipped_size(kernel.layers[0], *(number.value for number in tokens)), dtype=kernel.dtype)
+        zipped = torch.empty(_zipped_size(layers[0], *(number.value for number in tokens)), dtype=kernel.dtype)
         sums = torch.empty(tiles.value, vectors.shape[1])
         struct.zipped, struct.sums = native.pointer(zipped), native.pointer(sums)
         kernel.library.sensorium_backward(
@@ -237,8 +247,8 @@ class _Run(torch.autograd.Function):
         x_dtype, memory_dtype = ctx.dtypes
         return (
             x.to(x_dtype) if x_needed else None,
-            None if memory_gradient is None else memory_gradient.to(memory_dtype), None, None, None, None,
-            *_by_parameter(kernel, weights, vectors, needed, struct.lowest),
+            None if memory_gradient is None else memory_gradient.to(memory_dtype), None, None, None, None, None,
+            *_by_parameter(kernel, layers, weights, vectors, needed, struct.lowest),
         )  # fmt: skip
 
 
@@ -257,11 +267,13 @@ def _zipped_size(layer: _Layer, tokens: int, source_tokens: int) -> int:
     )
 
 
-def _gradients(kernel: CompiledStack, needed: tuple[bool, ...]) -> tuple[list[list[Tensor | None]], Tensor]:
+def _gradients(
+    kernel: CompiledStack, layers: list[_Layer], needed: tuple[bool, ...]
+) -> tuple[list[list[Tensor | None]], Tensor]:
     """Room for the gradients of all weights [N, K] that are needed, and of all vectors; the structs are told."""
-    vectors = torch.empty(len(kernel.layers), kernel.layers[0].vector_size)
+    vectors = torch.empty(len(layers), layers[0].vector_size)
     weights: list[list[Tensor | None]] = []
-    for n, (layer, backward) in enumerate(zip(kernel.layers, kernel.backward_layers, strict=True)):
+    for n, (layer, backward) in enumerate(zip(layers, kernel.backward_layers, strict=False)):
         backward.vectors = native.pointer(vectors[n])
         wanted = needed[n * len(layer.parameters) :][: len(layer.weights)]
         weights.append([torch.empty(w.shape) if want else None for w, want in zip(layer.weights, wanted, strict=True)])
@@ -271,13 +283,14 @@ def _gradients(kernel: CompiledStack, needed: tuple[bool, ...]) -> tuple[list[li
 
 
 def _by_parameter(
-    kernel: CompiledStack, weights: list[list[Tensor | None]], vectors: Tensor, needed: tuple[bool, ...], lowest: int
-) -> list[Tensor | None]:
+    kernel: CompiledStack, layers: list[_Layer], weights: list[list[Tensor | None]], vectors: Tensor,
+    needed: tuple[bool, ...], lowest: int,
+) -> list[Tensor | None]:  # fmt: skip
     """Gradients in the order of the parameters, in their dtype."""
     found: list[Tensor | None] = []
-    for n, layer in enumerate(kernel.layers):
+    for n, layer in enumerate(layers):
         found += [*weights[n], *vectors[n].split([len(vector) for vector in layer.vectors])]
-    per_layer = len(found) // len(kernel.layers)
+    per_layer = len(found) // len(layers)
     return [
         gradient.to(kernel.dtype) if gradient is not None and wanted and i // per_layer >= lowest else None
         for i, (gradient, wanted) in enumerate(zip(found, needed, strict=True))
