@@ -148,8 +148,8 @@ CODEC = """
 [model]
 family = "janus_vqgan"
 image_size = 16
-patch_size = 8
-channels = [32, 32, 32, 32]
+patch_size = 4
+channels = [64, 64, 64]
 num_codes = 32
 code_size = 4
 [data]
@@ -176,7 +176,7 @@ num_layers = 2
 num_heads = 2
 max_length = 64
 image_size = 16
-patch_size = 8
+patch_size = 4
 [tokenizer]
 train = "byte_level_bpe"
 vocabulary_size = 400

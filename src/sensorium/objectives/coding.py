@@ -99,7 +99,7 @@ class Coding:
         return Batch(packed, {}, dict.fromkeys(names, len(examples)))
 
     def losses(self, model: ImageCodec, batch: Batch) -> dict[str, Loss]:
-        """Mean distance of values, distance of vectors from their codes, and how unevenly codes are used."""
+        """Mean distance of values and its square, distance of vectors from their codes, and how unevenly codes are used."""
         pixels = square_images(batch.packed, self.codec.patch_size)  # [N, 3, H, W]
         count = len(pixels)
         vectors = F.normalize(model.to_code(model.encoder(pixels)).permute(0, 2, 3, 1).float(), dim=-1)  # [N, h, w, E]
@@ -108,9 +108,11 @@ class Coding:
         chosen = codes[near.argmax(dim=-1)]  # [N, h, w, E]
         straight = (vectors + (chosen - vectors).detach()).to(pixels.dtype)  # the gradient goes past the choice
         found = model.pixels_of(straight)  # [N, 3, H, W]
+        apart_by = (found - pixels).float()
         apart = (chosen - vectors.detach()).square() + COMMITMENT * (chosen.detach() - vectors).square()
         losses = {
-            "reconstruction": (found - pixels).abs().float().mean(),
+            # Squares as well: what is nearest by absolute differences alone is the ground, and no small thing on it.
+            "reconstruction": (apart_by.abs() + apart_by.square()).mean(),
             "codes": NEARNESS * apart.sum(dim=-1).mean(),
             "use": self.use * unevenness(near.flatten(0, -2)),
         }
