@@ -188,7 +188,7 @@ kind = "drawing"
 max_length = 64
 [train]
 output = "{folder}/drawer"
-epochs = 60
+epochs = 150
 batch_size = 8
 learning_rate = 3e-3
 validate_every = 1000

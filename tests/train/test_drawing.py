@@ -52,7 +52,7 @@ def test_the_codec_gives_back_what_it_was_given(trained: Path) -> None:
     with torch.no_grad():
         tokens = opened.model.encode(pixels)
         found = opened.model.decode(tokens)
-    assert tokens.shape == (16, 2, 2)
+    assert tokens.shape == (16, 4, 4)
     assert len(tokens.unique()) > 5  # the codes have not collapsed
     assert (found - pixels).abs().mean() < 0.1  # of values from -1 to 1
     codes = opened.model.codes.weight
@@ -72,7 +72,7 @@ def test_a_picture_does_not_depend_on_what_is_drawn_beside_it(trained: Path) -> 
     texts = ["a red square, low left", "a black square, top right", "a blue square, top left"]
     together = draw(texts, num_images_per_prompt=2)
     alone = [draw(text, num_images_per_prompt=2) for text in texts]
-    several = pipeline("text-to-image", trained / "drawer", seed=3, batch_tokens=100)(
+    several = pipeline("text-to-image", trained / "drawer", seed=3, batch_tokens=200)(
         iter(texts), num_images_per_prompt=2
     )
     for one, other, third in zip(together, alone, several, strict=True):
@@ -87,7 +87,7 @@ def test_transformers_draws_the_same_with_what_was_saved(trained: Path) -> None:
     prompt = tokenizer.encode("a green square, low right<begin_of_image>").token_ids
     drawn = model.generate(
         torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.int64), do_sample=False,
-        generation_mode="image", guidance_scale=3.0, max_new_tokens=4,
+        generation_mode="image", guidance_scale=3.0, max_new_tokens=16,
     )  # fmt: skip
     with torch.inference_mode():
         pixels = model.decode_image_tokens(drawn)[0]  # [H, W, 3]
@@ -153,9 +153,9 @@ def test_a_caption_that_is_hidden_is_padding_and_its_drawing_is_learnt_as_well(t
 @pytest.mark.parametrize(
     ("kind", "overrides", "message"),
     [
-        ("codec", ["model.patch_size=4"], "4 levels of channels make it 8, not 4"),
-        ("codec", ["model.channels=[32, 48, 32, 32]"], r"\[32, 48, 32, 32\] are no multiples of the first, 32"),
-        ("codec", ["model.channels=[16, 16, 16, 16]"], "must be a multiple of 32"),
+        ("codec", ["model.patch_size=8"], "3 levels of channels make it 4, not 8"),
+        ("codec", ["model.channels=[32, 48, 32]"], r"\[32, 48, 32\] are no multiples of the first, 32"),
+        ("codec", ["model.channels=[16, 16, 16]"], "must be a multiple of 32"),
         (
             "codec",
             ["objective.caption_dropout=0.5"],
@@ -169,7 +169,7 @@ def test_a_caption_that_is_hidden_is_padding_and_its_drawing_is_learnt_as_well(t
         (
             "drawer",
             ["model.image_size=32"],
-            "model.image_size, model.patch_size are 32, 8; those of model.codec are 16, 8",
+            "model.image_size, model.patch_size are 32, 4; those of model.codec are 16, 4",
         ),
         ("drawer", ["objective.max_length=8"], r"record 1 has \d+ tokens; objective.max_length is 8"),
         ("drawer", ["objective.kind=answering"], "no column 'target'"),
@@ -196,5 +196,5 @@ def test_models_that_are_no_codec_or_do_not_draw_are_refused(trained: Path, tiny
         pipeline("text-to-image", tiny_hub / "llava")
     with pytest.raises(SensoriumError, match="guidance_scale is 0.5; it must be 1 or more"):
         pipeline("text-to-image", trained / "drawer")("a square", guidance_scale=0.5)
-    with pytest.raises(SensoriumError, match="this model reads 60 beside a picture's 4"):
+    with pytest.raises(SensoriumError, match="this model reads 48 beside a picture's 16"):
         pipeline("text-to-image", trained / "drawer")("a square " * 40)

@@ -120,7 +120,7 @@ def _draw(
     codec = train(
         {
             "model": {
-                "family": "janus_vqgan", "image_size": 32, "patch_size": 4, "channels": [32, 32, 32], "num_codes": 256,
+                "family": "janus_vqgan", "image_size": 32, "patch_size": 4, "channels": [64, 64, 64], "num_codes": 256,
             },
             "data": {"train": str(pictures), "validation_share": 0.03},
             "objective": {"kind": "codec"},
