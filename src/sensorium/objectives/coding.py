@@ -99,7 +99,7 @@ class Coding:
         return Batch(packed, {}, dict.fromkeys(names, len(examples)))
 
     def losses(self, model: ImageCodec, batch: Batch) -> dict[str, Loss]:
-        """Mean distance of values and its square, distance of vectors from their codes, and how unevenly codes are used."""
+        """Mean distance of values and its square, distance of vectors from their codes, how unevenly codes are used."""
         pixels = square_images(batch.packed, self.codec.patch_size)  # [N, 3, H, W]
         count = len(pixels)
         vectors = F.normalize(model.to_code(model.encoder(pixels)).permute(0, 2, 3, 1).float(), dim=-1)  # [N, h, w, E]

@@ -72,8 +72,8 @@ class ModelSection(Section):
     codec: str | None = None
     """Folder or hub id of the codec whose tokens a new ``janus`` draws; its image and patch sizes are the codec's."""
     channels: list[Annotated[int, Field(gt=0)]] = [64, 64, 64, 64]
-    """Of each level of a new codec, the finest first; each but the last halves the sides of an image. They are normalised
-    in 32 groups, so that 32 of them forget how bright an image is."""
+    """Of each level of a new codec, the finest first; each but the last halves the sides of an image. They are
+    normalised in 32 groups: where there are but 32, an even ground leaves no trace."""
     num_blocks: Annotated[int, Field(ge=0)] = 0
     """On each level of a new codec; on the way back, one more."""
     num_codes: Annotated[int, Field(gt=1)] = 512
