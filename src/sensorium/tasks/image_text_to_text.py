@@ -21,6 +21,7 @@ from sensorium.tasks._images import ImageTask, is_one_image
 from sensorium.tasks._task import require_text
 from sensorium.tasks.text_generation import Messages, goes_on, is_chat, joined, scored
 from sensorium.text.chat import encode_chat
+from sensorium.text.drawing import frame_of_images
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class ImageTextToText(ImageTask):
         self.config = config
         self.tokenizer = checkpoint.require_tokenizer()
         self.placeholder = self.tokenizer.token(config.image_token_id)
+        self.frame = ([], []) if config.drawing is None else frame_of_images(self.tokenizer)
 
     def __call__(
         self, images: Any = None, *, text: Any = None, return_full_text: bool = True,
@@ -137,7 +139,8 @@ class ImageTextToText(ImageTask):
 
     def _places(self, pixels: Tensor) -> int:
         rows, columns = (side // self.stem.patch_size for side in pixels.shape[1:])
-        return int(rows * columns)
+        before, after = self.frame
+        return int(rows * columns) + len(before) + len(after)
 
     def _batch(self, prompts: list[_Prompt], given: _Given) -> list[list[dict[str, Any]]]:
         pixels = [one for prompt in prompts for one in prompt.pixels]
@@ -163,5 +166,9 @@ class ImageTextToText(ImageTask):
         """The prompt with the vectors of each image in the place of its token."""
         ids: list[int] = []
         for token_id in prompt.ids:
-            ids += next(shown) if token_id == self.config.image_token_id else [token_id]
+            if token_id == self.config.image_token_id:
+                before, after = self.frame
+                ids += [*before, *next(shown), *after]
+            else:
+                ids.append(token_id)
         return ids

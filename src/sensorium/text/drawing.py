@@ -9,6 +9,8 @@ from sensorium.text import Tokenizer
 
 BEGIN = "<begin_of_image>"
 """The token before those of an image, in Janus' vocabularies and in those that are learnt here."""
+END = "<end_of_image>"
+"""The token after those of an image, in vocabularies that have it."""
 
 
 def begin_id(tokenizer: Tokenizer) -> int:
@@ -17,6 +19,12 @@ def begin_id(tokenizer: Tokenizer) -> int:
     if found is None:
         raise CheckpointError(f"the tokenizer has no {BEGIN!r}, after which drawings come")
     return found
+
+
+def frame_of_images(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """What stands before and after an image that is seen: both tokens, where the vocabulary has both; else nothing."""
+    first, last = (tokenizer.backend.token_to_id(name) for name in (BEGIN, END))
+    return ([], []) if first is None or last is None else ([first], [last])
 
 
 def prompt_ids(text: str, tokenizer: Tokenizer) -> list[int]:
