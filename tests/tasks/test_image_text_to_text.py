@@ -233,5 +233,5 @@ def test_bad_input_is_named(folder: Path, tiny_hub: Path) -> None:
         task([image, image], text=["what"])
     with pytest.raises(UsageError, match="prompt 1 has .* tokens; this model reads 64"):
         task(image, text="what " * 80)
-    with pytest.raises(UsageError, match=r"needs a model for images among words \(llava\); this is a clip"):
+    with pytest.raises(UsageError, match=r"needs a model for images among words \(llava, janus\); this is a clip"):
         pipeline("image-text-to-text", tiny_hub / "clip")
