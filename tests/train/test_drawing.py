@@ -198,3 +198,24 @@ def test_models_that_are_no_codec_or_do_not_draw_are_refused(trained: Path, tiny
         pipeline("text-to-image", trained / "drawer")("a square", guidance_scale=0.5)
     with pytest.raises(SensoriumError, match="this model reads 48 beside a picture's 16"):
         pipeline("text-to-image", trained / "drawer")("a square " * 40)
+
+
+def test_one_model_learns_to_draw_and_to_answer_at_once(trained: Path, tmp_path: Path) -> None:
+    """Records with a target are questions about their images, those without are captions to be drawn."""
+    lines = (trained / "pairs.jsonl").read_text().splitlines()
+    mixed = []
+    for pair in map(json.loads, lines):
+        colour = pair["text"].split()[1]
+        image = str(trained / pair["image"])
+        mixed += [{"image": image, "text": pair["text"]}, {"image": image, "text": "which colour?", "target": colour}]
+    (tmp_path / "mixed.jsonl").write_text("\n".join(map(json.dumps, mixed)))
+    data = [f"data.train={tmp_path / 'mixed.jsonl'}", f"data.validation={tmp_path / 'mixed.jsonl'}"]
+    recipe = read_recipe(trained / "drawer.toml", [*data, f"train.output={tmp_path / 'both'}", "train.precision=fp32"])
+    run_recipe(recipe, quiet=True)
+    log = [json.loads(line) for line in (tmp_path / "both.training" / "train.jsonl").read_text().splitlines()]
+    assert {"drawing", "language_model"} <= set().union(*log)
+    image = trained / "red top left.png"
+    answers = pipeline("visual-question-answering", tmp_path / "both")([image] * 2, question="which colour?")
+    assert [answer["answer"] for [answer] in answers] == ["red", "red"]
+    picture = pipeline("text-to-image", tmp_path / "both", guidance_scale=3.0, seed=1)("a red square, top left")
+    assert is_drawn(picture, "red", "top left")

@@ -76,7 +76,7 @@ def token_budget_batches(
     """
     if batch_tokens is None and batch_size is None:
         raise UsageError("a batch needs a limit: batch_tokens, batch_size, or both")
-    sides = np.asarray(lengths).reshape(len(lengths), -1)  # [N, texts]
+    sides = _sides(lengths)  # [N, texts]
     sizes = sides.sum(axis=1)
     batches: list[np.ndarray] = []
     for part in _windows(sizes, order, batch_tokens, batch_size, window):
@@ -88,6 +88,18 @@ def token_budget_batches(
             cut = [cut[i] for i in shuffle]
         batches += cut
     return [batch[_by_length(sides[batch])] for batch in batches]
+
+
+def _sides(lengths: Sequence[int] | Sequence[tuple[int, ...]] | np.ndarray) -> np.ndarray:
+    """[N, texts] the lengths of examples; one that has fewer texts than another has texts of no length.
+
+    >>> _sides([(3, 1), (2,)]).tolist()
+    [[3, 1], [2, 0]]
+    """
+    most = max((len(one) for one in lengths if isinstance(one, tuple)), default=0)
+    if not most:
+        return np.asarray(lengths).reshape(len(lengths), -1)
+    return np.array([(*one, *[0] * (most - len(one))) for one in lengths])  # type: ignore[misc]
 
 
 def _by_length(sides: np.ndarray) -> np.ndarray:

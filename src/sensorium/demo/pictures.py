@@ -117,12 +117,13 @@ def _draw(
     folder = output / "data"
     pictures = json_lines(folder / "shapes.jsonl", captions)
     both = json_lines(folder / "shapes-and-questions.jsonl", [*captions, *spread(questions, sizes.questions)])
+    held_out = json_lines(folder / "shapes-held-out.jsonl", spread(easy_shapes("validation"), sizes.shapes // 20))
     codec = train(
         {
             "model": {
                 "family": "janus_vqgan", "image_size": 32, "patch_size": 4, "channels": [64, 64, 64], "num_codes": 256,
             },
-            "data": {"train": str(pictures), "validation_share": 0.03},
+            "data": {"train": str(pictures), "validation": str(held_out)},
             "objective": {"kind": "codec"},
             "train": {
                 "output": str(output / "codec"), "epochs": 100, "steps": sizes.codec_steps, "batch_size": 8,

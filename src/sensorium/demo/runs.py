@@ -92,6 +92,7 @@ def _made_by(recipe: Recipe, start: Trained | None, codec: Trained | None) -> st
     settings = recipe.model_dump()
     del settings["train"]["output"]
     data = hashlib.sha256(Path(settings["data"].pop("train")).read_bytes()).hexdigest()
+    settings["data"].pop("validation")  # what is measured on decides no weight here
     if start is not None:
         settings["model"]["open"] = start.made_by
     if codec is not None:
