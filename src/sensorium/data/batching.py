@@ -96,10 +96,11 @@ def _sides(lengths: Sequence[int] | Sequence[tuple[int, ...]] | np.ndarray) -> n
     >>> _sides([(3, 1), (2,)]).tolist()
     [[3, 1], [2, 0]]
     """
-    most = max((len(one) for one in lengths if isinstance(one, tuple)), default=0)
-    if not most:
+    several = [one for one in lengths if isinstance(one, tuple)]
+    if not several:
         return np.asarray(lengths).reshape(len(lengths), -1)
-    return np.array([(*one, *[0] * (most - len(one))) for one in lengths])  # type: ignore[misc]
+    most = max(map(len, several))
+    return np.array([(*one, *[0] * (most - len(one))) for one in several])
 
 
 def _by_length(sides: np.ndarray) -> np.ndarray:
