@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -128,10 +129,11 @@ def _rows(path: Path, keys: Sequence[str]) -> list[Mapping[str, Any]]:
 def _with_pictures(path: Path, records: Sequence[Record]) -> list[Record]:
     """The records with the pictures that they name. Raises ``DataError`` naming the archive and the picture."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return [{**record, "image": _picture(archive, record["image"], path)} for record in records]
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: cannot be read as an archive of pictures: {error}") from error
+    with archive:
+        return [{**record, "image": _picture(archive, record["image"], path)} for record in records]
 
 
 def _picture(archive: zipfile.ZipFile, name: str, path: Path) -> Any:
@@ -143,6 +145,10 @@ def _picture(archive: zipfile.ZipFile, name: str, path: Path) -> Any:
     if entry.file_size > MOST_BYTES:
         raise DataError(f"{path}: {name} has {entry.file_size:,} bytes; pictures of at most {MOST_BYTES:,} are read")
     try:
-        return open_image(archive.read(entry))
+        packed = archive.read(entry)
+    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last: encrypted, or packed otherwise
+        raise DataError(f"{path}: {name} cannot be taken out of it: {error}") from error
+    try:
+        return open_image(packed)
     except DataError as error:
         raise DataError(f"{path}: {name}: {error}") from error
