@@ -34,8 +34,7 @@ class Captioner(nn.Module):
 
     def forward(self, batch: Packed, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Hidden states [T, D], a sequence for each of the memory's; with a cache, ``batch`` holds only new tokens."""
-        layout = batch.layout if cache is None else cache.layout(batch.lengths)
-        hidden_states: Tensor = self.decoder.stack(self.decoder.stem(batch), layout, cache, memory)
+        hidden_states: Tensor = self.decoder(batch, memory, cache)
         return hidden_states
 
     def next_token_logits(self, hidden_states: Tensor) -> Tensor:

@@ -24,6 +24,12 @@ class Side(nn.Module):
         self.stem = TokenStem(stem)
         self.stack = Stack(stack)
 
+    def forward(self, batch: Packed, memory: Memory | None = None, cache: Cache | None = None) -> Tensor:
+        """Hidden states [T, D]; with a cache, ``batch`` holds only new tokens."""
+        layout = batch.layout if cache is None else cache.layout(batch.lengths)
+        hidden_states: Tensor = self.stack(self.stem(batch), layout, cache, memory)
+        return hidden_states
+
 
 class EncoderDecoder(nn.Module):
     """Source token ids in, a memory out; the decoder's token ids and a memory in, a vector for each next token out."""
@@ -40,13 +46,11 @@ class EncoderDecoder(nn.Module):
 
     def encode(self, sources: Packed) -> Memory:
         """What the encoder makes of the sources, [S, D]."""
-        states: Tensor = self.encoder.stack(self.encoder.stem(sources), sources.layout)
-        return Memory(states, sources.lengths)
+        return Memory(self.encoder(sources), sources.lengths)
 
     def forward(self, batch: Packed, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Hidden states [T, D], a sequence for each of the memory's; with a cache, ``batch`` holds only new tokens."""
-        layout = batch.layout if cache is None else cache.layout(batch.lengths)
-        hidden_states: Tensor = self.decoder.stack(self.decoder.stem(batch), layout, cache, memory)
+        hidden_states: Tensor = self.decoder(batch, memory, cache)
         return hidden_states
 
     def next_token_logits(self, hidden_states: Tensor) -> Tensor:
