@@ -37,6 +37,14 @@ class PatchStemConfig(Checked):
         """Patches along a side of the images whose places were learnt."""
         return self.image_size // self.patch_size
 
+    def patches(self, height: int, width: int) -> int:
+        """How many an image of so many pixels has."""
+        return height // self.patch_size * (width // self.patch_size)
+
+    def rows(self, height: int, width: int) -> int:
+        """Vectors of such an image: its patches', and the class token's."""
+        return self.patches(height, width) + int(self.class_token)
+
     @property
     def patch_values(self) -> int:
         """Numbers of one patch: channels, then rows, then columns."""

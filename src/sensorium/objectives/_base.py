@@ -32,7 +32,7 @@ class Batch:
     beside a decoder."""
     images: Packed | None = None
     """Patches of an image for each of ``packed``; ``None``: there are none."""
-    parts: Mapping[str, Batch] | None = None
+    parts: Mapping[int, Batch] | None = None
     """Of a mixture, a batch for each kind of what is learnt, of which this one shows the first."""
 
     def to(self, device: torch.device) -> Batch:
@@ -40,7 +40,7 @@ class Batch:
         targets = {name: target.to(device) for name, target in self.targets.items()}
         sources = None if self.sources is None else self.sources.to(device)
         images = None if self.images is None else self.images.to(device)
-        parts = None if self.parts is None else {name: part.to(device) for name, part in self.parts.items()}
+        parts = None if self.parts is None else {number: part.to(device) for number, part in self.parts.items()}
         packed = self.packed.to(device)
         return replace(self, packed=packed, targets=targets, sources=sources, images=images, parts=parts)
 

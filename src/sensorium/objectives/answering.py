@@ -92,7 +92,7 @@ class Answering:
             place = ids.index(image_id)
             if key not in found:
                 pixels = self._pixels(image, number)
-                begun = np.asarray(ids[:place] + [image_id] * self._vectors(pixels), np.int32)
+                begun = np.asarray(ids[:place] + [image_id] * self.stem.patches(*pixels.shape[:2]), np.int32)
                 found[key] = Asked(pixels, begun)
             before = ids[place + 1 :]
             rest = np.asarray([*before, *tokenizer.encode_plain(answer), end], np.int32)
@@ -160,7 +160,7 @@ class Answering:
             np.concatenate([one.beginning, *(question.token_ids for question in questions)]),
             labels={"beginning": one.beginning, "questions": questions},
             pixels=one.pixels,
-            image_length=self._vectors(one.pixels) + int(self.stem.class_token),
+            image_length=self.stem.rows(*one.pixels.shape[:2]),
         )
 
     def _pixels(self, image: Any, number: int) -> Pixels:
@@ -177,11 +177,6 @@ class Answering:
         if self.crop < 1.0:
             pixels = random_crop(pixels, self.crop, generator)
         return random_shift(pixels, self.shift, generator) if self.shift else pixels
-
-    def _vectors(self, pixels: Pixels) -> int:
-        """That stand for an image."""
-        height, width = pixels.shape[:2]
-        return int(height // self.stem.patch_size) * int(width // self.stem.patch_size)
 
 
 def _said(record: Record, name: str, number: int) -> str:

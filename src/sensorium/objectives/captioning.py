@@ -66,7 +66,7 @@ class Captioning:
             if key not in opened:
                 opened[key] = open_image(image, self.images)
             pixels = opened[key]
-            length = self._length(pixels)
+            length = self.stem.rows(*pixels.shape[:2])
             examples.append(Example(np.asarray(ids, np.int32), pixels=pixels, image_length=length))
         return examples
 
@@ -100,12 +100,6 @@ class Captioning:
         assert batch.images is not None
         states: Tensor = model(batch.packed, model.encode(batch.images))
         return states
-
-    def _length(self, pixels: np.ndarray[Any, Any]) -> int:
-        """Rows of an image once it is packed."""
-        height, width = pixels.shape[:2]
-        patches = int(height // self.stem.patch_size) * int(width // self.stem.patch_size)
-        return int(self.stem.class_token) + patches
 
 
 def end_of_captions(tokenizer: Tokenizer) -> int:

@@ -69,7 +69,7 @@ class Contrastive:
                     np.asarray(encoding.token_ids, np.int32),
                     labels={"text": numbers.setdefault(text, len(numbers))},
                     pixels=pixels,
-                    image_length=self._length(pixels),
+                    image_length=self.stem.rows(*pixels.shape[:2]),
                 )
             )
         return examples
@@ -125,12 +125,6 @@ class Contrastive:
             raise DataError(f"record {number:,} has no 'image'; it has {', '.join(map(repr, record)) or 'nothing'}")
         image = record["image"]
         return open_image(image, self.images)
-
-    def _length(self, pixels: np.ndarray[Any, Any]) -> int:
-        """Rows of an image once it is packed."""
-        side = self.stem.patch_size
-        height, width = pixels.shape[:2]
-        return int(self.stem.class_token) + int(height // side) * int(width // side)
 
 
 def _chosen(logits: Tensor, matches: Tensor) -> Tensor:

@@ -43,20 +43,20 @@ class Mixture:
 
     def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, generator: np.random.Generator) -> Batch:
         """A batch with a part for each objective that has examples in it."""
-        parts: dict[str, Batch] = {}
+        parts: dict[int, Batch] = {}
         for number, objective in enumerate(self._objectives):
             if own := [example for example in examples if example.labels[KIND] == number]:
-                parts[str(number)] = objective.collate(own, tokenizer, generator)
+                parts[number] = objective.collate(own, tokenizer, generator)
         first, *_ = parts.values()
         return replace(first, counts=total_counts(list(parts.values())), parts=parts)
 
     def losses(self, model: Any, batch: Batch) -> dict[str, Loss]:
         """Those of both, by their names."""
         found: dict[str, Loss] = {}
-        parts: Mapping[str, Batch] = batch.parts or {}
+        parts: Mapping[int, Batch] = batch.parts or {}
         for number, objective in enumerate(self._objectives):
-            if str(number) in parts:
-                found |= objective.losses(model, parts[str(number)])
+            if number in parts:
+                found |= objective.losses(model, parts[number])
         return found
 
     @property

@@ -138,9 +138,8 @@ class ImageTextToText(ImageTask):
         return _Prompt(text, [self.pixels(image, number) for image in images], ids)
 
     def _places(self, pixels: Tensor) -> int:
-        rows, columns = (side // self.stem.patch_size for side in pixels.shape[1:])
         before, after = self.frame
-        return int(rows * columns) + len(before) + len(after)
+        return self.stem.patches(*pixels.shape[1:]) + len(before) + len(after)
 
     def _batch(self, prompts: list[_Prompt], given: _Given) -> list[list[dict[str, Any]]]:
         pixels = [one for prompt in prompts for one in prompt.pixels]

@@ -223,7 +223,7 @@ class Trainer:
     ) -> None:
         now, position = time.perf_counter(), self.position
         speed = (position.tokens - self.clock_tokens) / max(1e-9, now - self.clock)
-        parts = [part for batch in batches for part in (batch.parts or {"": batch}).values()]
+        parts = [part for batch in batches for part in (batch.parts or {0: batch}).values()]
         lengths = [length for part in parts for length in part.packed.lengths]
         others = [side for part in parts for side in (part.sources, part.images) if side is not None]
         sources = [length for side in others for length in side.lengths]
