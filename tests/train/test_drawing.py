@@ -59,6 +59,18 @@ def test_the_codec_gives_back_what_it_was_given(trained: Path) -> None:
     torch.testing.assert_close(codes.norm(dim=-1), torch.ones(len(codes)))
 
 
+def test_a_codec_learns_as_much_in_bf16(trained: Path, tmp_path: Path) -> None:
+    logs = {}
+    for precision in ("fp32", "bf16"):
+        settings = [f"train.precision={precision}", "train.epochs=4", f"train.output={tmp_path / precision}"]
+        run_recipe(read_recipe(trained / "codec.toml", settings), quiet=True)
+        log = (tmp_path / f"{precision}.training" / "train.jsonl").read_text().splitlines()
+        logs[precision] = [json.loads(line) for line in log if '"validation"' not in line]
+    losses = {name: [one["loss"] for one in log if "loss" in one] for name, log in logs.items()}
+    assert losses["bf16"][-1] < 0.8 * losses["bf16"][0]
+    assert losses["bf16"][-1] == pytest.approx(losses["fp32"][-1], rel=0.2)
+
+
 def test_pictures_are_of_what_was_asked_for(trained: Path) -> None:
     draw = pipeline("text-to-image", trained / "drawer", guidance_scale=3.0, seed=1)
     asked = [(colour, place) for colour in COLOURS for place in PLACES]

@@ -100,7 +100,7 @@ class Coding:
 
     def losses(self, model: ImageCodec, batch: Batch) -> dict[str, Loss]:
         """Mean distance of values and its square, distance of vectors from their codes, how unevenly codes are used."""
-        pixels = square_images(batch.packed, self.codec.patch_size)  # [N, 3, H, W]
+        pixels = square_images(batch.packed, self.codec.patch_size).to(model.codes.weight.dtype)  # [N, 3, H, W]
         count = len(pixels)
         vectors = F.normalize(model.to_code(model.encoder(pixels)).permute(0, 2, 3, 1).float(), dim=-1)  # [N, h, w, E]
         codes = F.normalize(model.codes.weight.float(), dim=-1)  # [C, E]
@@ -108,7 +108,7 @@ class Coding:
         chosen = codes[near.argmax(dim=-1)]  # [N, h, w, E]
         straight = (vectors + (chosen - vectors).detach()).to(pixels.dtype)  # the gradient goes past the choice
         found = model.pixels_of(straight)  # [N, 3, H, W]
-        apart_by = (found - pixels).float()
+        apart_by = found.float() - pixels.float()
         apart = (chosen - vectors.detach()).square() + COMMITMENT * (chosen.detach() - vectors).square()
         losses = {
             # Squares as well: what is nearest by absolute differences alone is the ground, and no small thing on it.
