@@ -1,4 +1,4 @@
-"""Icons of fonts: drawn as people know them, and no name of the test among those trained on. And coloured shapes."""
+"""Pictures of a coloured shape: the published test, no picture on two sides, and what their questions give away."""
 
 from __future__ import annotations
 
@@ -10,44 +10,7 @@ import pytest
 from PIL import Image
 
 from sensorium.data.corpora import read_corpus
-from sensorium.data.corpora.pictures import SIZE, shapes_asked_about, words_of
-from sensorium.errors import UsageError
-
-
-@pytest.mark.parametrize(
-    ("name", "said", "meant"),
-    [
-        ("trash-can-outline", "trash can outline", "trash can"),
-        ("ListBulletsBold", "list bullets bold", "list bullets"),
-        ("numeric-5-box", "numeric 5 box", "numeric box"),
-        ("circle-o", "circle o", "circle"),
-        ("500px", "500 px", "px"),
-        ("fill", "fill", "fill"),
-    ],
-)
-def test_a_name_is_its_words_and_a_concept_without_style_and_number(name: str, said: str, meant: str) -> None:
-    assert words_of(name) == (said, meant)
-
-
-def test_sides_share_no_concept_and_every_glyph_is_drawn_in_the_middle() -> None:
-    sides = {side: read_corpus(f"icons:{side}") for side in ("validation", "test")}
-    concepts = {side: {record["concept"] for record in records} for side, records in sides.items()}
-    assert not concepts["validation"] & concepts["test"]
-    assert len({record["font"] for record in sides["test"]}) == 12
-    for record in sides["test"]:
-        assert record["image"].shape == (SIZE, SIZE, 3)
-        assert record["image"].dtype == np.uint8
-    drawn = [record for record in sides["test"] if record["image"].min() < 100]
-    assert len(drawn) > 0.99 * len(sides["test"])
-    for record in drawn[:200]:
-        rows, columns = np.nonzero(record["image"][..., 0] < 128)
-        assert abs(rows.min() - (SIZE - 1 - rows.max())) <= 3
-        assert abs(columns.min() - (SIZE - 1 - columns.max())) <= 3
-
-
-def test_an_unknown_side_is_refused() -> None:
-    with pytest.raises(UsageError, match="the side of a corpus is train, validation, test"):
-        read_corpus("icons:held-out")
+from sensorium.data.corpora.pictures import shapes_asked_about
 
 
 def test_easy_vqa_has_its_published_test_and_no_picture_on_two_sides() -> None:

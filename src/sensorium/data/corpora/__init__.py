@@ -18,6 +18,7 @@ A recipe names one as ``corpus:NAME`` or ``corpus:NAME:WHICH``. What ``WHICH`` s
 | easy_vqa | side | package easy-vqa | MIT | questions about pictures of a coloured shape, and their answers |
 | easy_vqa_captions | side | the same | MIT | the pictures with a caption, "a blue circle" |
 | icons | side | package qtawesome | MIT, and the fonts' own (OFL, Apache-2.0, MIT, CC BY) | glyphs with their names |
+| icon_variants | side | the same | OFL, Apache-2.0 | Material Design Icons, split by what is added to what |
 | emoji | folder:text/side | Noto's emoji | Apache-2.0, MIT | emoji and their names in English, Chinese, German |
 | clipart | folder:text/side | Open Clip Art | public domain | drawings, their titles and keywords |
 | lines | files | any, such as Multi30k | of the files | line n of one file → line n of the other |
@@ -35,8 +36,9 @@ from typing import Any
 
 from sensorium.data.corpora.archives import clipart, emoji
 from sensorium.data.corpora.docstring_texts import docstring_summaries, docstrings, package_docstrings
+from sensorium.data.corpora.glyphs import icon_variants, icons
 from sensorium.data.corpora.installed import installed_file
-from sensorium.data.corpora.pictures import easy_shapes, easy_vqa, easy_vqa_captions, icons
+from sensorium.data.corpora.pictures import easy_shapes, easy_vqa, easy_vqa_captions
 from sensorium.data.corpora.published import lines, restaurant8k, scitldr
 from sensorium.data.corpora.software import interface_strings, jupyter_strings, libreoffice_help
 from sensorium.data.corpora.texts import article_descriptions, chinese_news, chinese_reviews, wikipedia
@@ -44,9 +46,9 @@ from sensorium.errors import UsageError, nearest
 
 __all__ = [
     "CORPORA", "CORPORA_OF", "article_descriptions", "chinese_news", "chinese_reviews", "clipart",
-    "docstring_summaries", "docstrings", "easy_shapes", "easy_vqa", "easy_vqa_captions", "emoji", "icons",
-    "installed_file", "interface_strings", "jupyter_strings", "libreoffice_help", "lines", "package_docstrings",
-    "read_corpus", "restaurant8k", "scitldr", "wikipedia",
+    "docstring_summaries", "docstrings", "easy_shapes", "easy_vqa", "easy_vqa_captions", "emoji", "icon_variants",
+    "icons", "installed_file", "interface_strings", "jupyter_strings", "libreoffice_help", "lines",
+    "package_docstrings", "read_corpus", "restaurant8k", "scitldr", "wikipedia",
 ]  # fmt: skip
 
 CORPORA: dict[str, Callable[[], list[dict[str, Any]]]] = {
@@ -68,6 +70,7 @@ CORPORA_OF: dict[str, Callable[[str], list[dict[str, Any]]]] = {
     "easy_vqa": easy_vqa,
     "easy_vqa_captions": easy_vqa_captions,
     "icons": icons,
+    "icon_variants": icon_variants,
     "emoji": emoji,
     "clipart": clipart,
     "lines": lines,

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sensorium.data.corpora.pictures import HELD_OUT, words_of
+from sensorium.data.corpora.glyphs import HELD_OUT, words_of
 from sensorium.data.corpora.sides import check_side, on_side
 from sensorium.data.records import read_json_lines
 from sensorium.errors import DataError, UsageError
