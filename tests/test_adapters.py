@@ -12,8 +12,10 @@ import transformers
 
 from sensorium.adapters import adapt, read_adapter
 from sensorium.checkpoint import open_checkpoint, save_adapter, save_checkpoint
+from sensorium.config import ImageCodecConfig
 from sensorium.errors import CheckpointError, UsageError
-from sensorium.models.build import Model
+from sensorium.image.settings import ImageSettings
+from sensorium.models.build import Model, new_model
 from sensorium.nn.lora import LoRALinear, LoRASettings, adapted_maps, merge_lora
 from sensorium.packed import Packed
 from sensorium.storage import read_tensor_file, write_tensors
@@ -165,3 +167,15 @@ def test_every_tensor_is_accounted_for(base: Path, tmp_path: Path) -> None:
         write_tensors(folder / "adapter_model.safetensors", wrong)
         with pytest.raises(CheckpointError, match="is not there|is no adapter of a linear map"):
             open_checkpoint(folder)
+
+
+def test_a_codec_has_nothing_that_an_adapter_is_for(tmp_path: Path) -> None:
+    codec = new_model(ImageCodecConfig(4, 12, 4, 32, (1, 1, 1), 1, 8), seed=0)
+    with pytest.raises(UsageError, match="lora: a janus_vqgan model has no blocks of linear maps"):
+        adapt(codec, "janus_vqgan", SETTINGS, seed=0)
+    save_checkpoint(tmp_path / "codec", codec, None, family="janus_vqgan", images=ImageSettings(size=(16, 16)))
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)).save_pretrained(tmp_path / "base")
+    model, family = adapted(tmp_path / "base")
+    save_adapter(tmp_path / "adapter", model, None, family=family, base=str(tmp_path / "codec"))
+    with pytest.raises(CheckpointError, match="is no adapter of a linear map of this janus_vqgan model"):
+        open_checkpoint(tmp_path / "adapter")

@@ -55,9 +55,11 @@ def adapt(model: Model, family: str, settings: LoRASettings, targets: Sequence[s
     """Give the linear maps of a model's blocks adapters and freeze the rest.
 
     ``targets`` are the published names of maps (``q_proj``, ``v_proj``); none: all of them. Raises ``UsageError`` for
-    one that no map has.
+    one that no map has, and for a model without such blocks.
     """
     maps = _maps(model, family)
+    if not maps:
+        raise UsageError(f"lora: a {family} model has no blocks of linear maps, which adapters are for")
     known = list(dict.fromkeys(one.target for one in maps))
     for target in targets:
         if target not in known:
@@ -151,8 +153,10 @@ def put_on(adapter: Adapter, model: Model, family: str, *, where: str) -> None:
 
 
 def _maps(model: Model, family: str) -> list[LinearMap]:
+    """What an adapter can be made for: nothing of a codec, which is made of convolutions."""
+    if isinstance(model, ImageCodec):
+        return []
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    assert not isinstance(model, ImageCodec)  # it has no blocks that an adapter is for
     return linear_maps(get_family(family, where="this model"), shapes, model.config)
 
 

@@ -193,8 +193,8 @@ def test_images_are_moved_and_cropped_in_training_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image": 3}, "record 2: its image is a int; a file, its bytes"),
-        ({"image": np.zeros((4, 4), np.uint8)}, "record 2: its image is a ndarray"),
+        ({"image": 3}, "record 2: the image is a int; a file, its bytes"),
+        ({"image": np.zeros((4, 4), np.uint8)}, "record 2: the image is a ndarray"),
         ({"image": b"no image"}, "record 2: the image"),
         ({"image": "nowhere.png"}, r"record 2: nowhere\.png"),
         ({"image": None}, "record 2: its 'image' is empty"),

@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from sensorium.demo.material import Sizes, json_lines, spread
 from sensorium.demo.runs import Trained, train, write_run_evidence
 from sensorium.errors import missing_extra
 from sensorium.evaluate import evaluate_retrieval
+from sensorium.evaluate.pages import page_templates
 from sensorium.storage import write_text
 from sensorium.tasks import pipeline
 from sensorium.tasks.matching import ImageTextVectors
@@ -29,6 +29,7 @@ QUERIES = ("rubbish bin", "a warm drink", "my money", "it is raining", "loud mus
 """None of them is the name of a glyph."""
 FOUND, DRAWN, ASKED = 8, 6, 6
 """Icons shown for a query, drawings for a caption, pictures that are asked about."""
+TITLE = "Pictures: found, drawn, asked about"
 QUESTIONS = ("what shape is in the image?", "what color is the shape?", "is there a circle?")
 
 
@@ -210,13 +211,6 @@ def _data_url(picture: Any) -> str:
 
 
 def _page(found: Sequence[Row], drawings: Sequence[Row], answers: Sequence[Row]) -> str:
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        raise missing_extra("jinja2", "report") from error
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    template = environment.get_template("pictures.html")
-    return template.render(found=found, drawings=drawings, answers=answers, version=version("sensorium"))
+    template = page_templates(Path(__file__).parent / "templates" / "pictures.css").get_template("pictures.html")
+    page: str = template.render(title=TITLE, found=found, drawings=drawings, answers=answers)
+    return page

@@ -10,18 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sensorium.errors import missing_extra
 from sensorium.evaluate import charts, wording
 from sensorium.evaluate.curves import loss_curves
 from sensorium.evaluate.evaluation import LOWER_IS_BETTER, SHARES, Comparison, Evaluation
+from sensorium.evaluate.pages import TEMPLATES, page_templates
 from sensorium.evaluate.statistics import Estimate, holm
 from sensorium.storage import write_text
-
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -141,20 +138,8 @@ def forest(evaluation: Evaluation) -> Forest:
 
 
 def _environment() -> Any:
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-        from markupsafe import Markup
-    except ImportError as error:
-        raise missing_extra("jinja2", "report") from error
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
-    environment.globals.update(version=version("sensorium"), style=Markup(style), lower_is_better=LOWER_IS_BETTER)
+    environment = page_templates(TEMPLATES / "report.css")
+    environment.globals["lower_is_better"] = LOWER_IS_BETTER
     environment.filters.update(
         {
             "amount": wording.amount,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sensorium.config import Activation, SequenceHeadConfig, StackConfig, TokenHeadConfig
+from sensorium.config import Activation, PatchStemConfig, SequenceHeadConfig, StackConfig, TokenHeadConfig
 from sensorium.errors import CheckpointError
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -91,6 +91,17 @@ def read_problem(raw: Mapping[str, Any]) -> Any:
     return ours[name]
 
 
+def read_patches(
+    raw: Mapping[str, Any], hidden_size: int, *, image_size: int, patch_size: int, **more: Any
+) -> PatchStemConfig:
+    """How images are cut, by the keys that all families have for it; what a file leaves out is as given.
+
+    ``more`` are the fields of the stem that no key is for. Raises ``CheckpointError`` naming the key.
+    """
+    sides = read_side(raw, "image_size", image_size), read_side(raw, "patch_size", patch_size)
+    return PatchStemConfig(hidden_size, *sides, read_int(raw, "num_channels", 3), **more)
+
+
 def write_sizes(stack: StackConfig) -> dict[str, Any]:
     """The keys of a stack that most encoders name as BERT does."""
     return {
@@ -101,6 +112,11 @@ def write_sizes(stack: StackConfig) -> dict[str, Any]:
         "hidden_act": PUBLISHED_ACTIVATIONS[stack.activation],
         "layer_norm_eps": stack.norm_eps,
     }
+
+
+def write_patches(stem: PatchStemConfig) -> dict[str, Any]:
+    """Those keys."""
+    return {"image_size": stem.image_size, "patch_size": stem.patch_size, "num_channels": stem.channels}
 
 
 def write_labels(sequence: SequenceHeadConfig | None, token: TokenHeadConfig | None) -> dict[str, Any]:

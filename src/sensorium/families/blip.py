@@ -11,14 +11,13 @@ from sensorium.config import (
     ImageEncoderConfig,
     LearnedPositions,
     MaskedTokenHeadConfig,
-    PatchStemConfig,
     StackConfig,
     TokenStemConfig,
     learned_positions,
 )
 from sensorium.errors import CheckpointError
 from sensorium.families import bert, clip
-from sensorium.families._fields import read_activation, read_float, read_int, read_side, write_sizes
+from sensorium.families._fields import read_activation, read_float, read_int, read_patches, write_patches, write_sizes
 from sensorium.families._table import Family, Rule, rules_like
 
 IMAGE, TEXT = "vision_model", "text_decoder."
@@ -34,10 +33,6 @@ def _class_token(config: CaptionerConfig) -> tuple[int, ...]:
 
 def _positions(config: CaptionerConfig) -> tuple[int, ...]:
     return 1, 1 + config.image.stem.grid**2, config.image.stem.hidden_size
-
-
-def _patches(config: CaptionerConfig) -> tuple[int, ...]:
-    return config.image.stem.convolution
 
 
 def _of_text(rule: Rule) -> Rule:
@@ -57,7 +52,7 @@ def _of_text(rule: Rule) -> Rule:
 RULES = (
     Rule("image.stem.class_token", (f"{IMAGE}.embeddings.class_embedding",), _class_token),
     Rule("image.stem.positions.weight", (f"{IMAGE}.embeddings.position_embedding",), _positions),
-    Rule("image.stem.patches.weight", (f"{IMAGE}.embeddings.patch_embedding.weight",), _patches),
+    Rule("image.stem.patches.weight", (f"{IMAGE}.embeddings.patch_embedding.weight",), clip.patch_shape),
     Rule("image.stem.patches.bias", (f"{IMAGE}.embeddings.patch_embedding.bias",)),
     *rules_like(f"{OUR_IMAGE_LAYER}.attention.qkv", f"{IMAGE_LAYER}.self_attn.qkv"),  # one map there as here
     *rules_like(f"{OUR_IMAGE_LAYER}.attention.output", f"{IMAGE_LAYER}.self_attn.projection"),
@@ -81,9 +76,7 @@ def read_config(raw: Mapping[str, Any], parts: Collection[str]) -> CaptionerConf
     if not text.get("is_decoder", True):
         raise CheckpointError("config.json: text_config.is_decoder is false; only a decoder writes captions")
     tower = clip.read_tower(vision, "bidirectional", 768, 12, activation="gelu", eps=1e-5)
-    patches = PatchStemConfig(
-        tower.hidden_size, read_side(vision, "image_size", 384), read_side(vision, "patch_size", 16)
-    )
+    patches = read_patches(vision, tower.hidden_size, image_size=384, patch_size=16)
     size, eps = read_int(text, "hidden_size", 768), read_float(text, "layer_norm_eps", 1e-12)
     dropout = read_float(text, "hidden_dropout_prob", 0.0)
     stem = TokenStemConfig(
@@ -132,8 +125,7 @@ def write_config(config: CaptionerConfig) -> dict[str, Any]:
         },
         "vision_config": {
             "model_type": "blip_vision_model",
-            "image_size": image.stem.image_size,
-            "patch_size": image.stem.patch_size,
+            **write_patches(image.stem),
             **clip.write_tower(image.stack),
         },
     }

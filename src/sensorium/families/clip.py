@@ -6,25 +6,25 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from sensorium.config import (
+    CaptionerConfig,
     DecoderConfig,
     DualEncoderConfig,
     ImageEncoderConfig,
     LearnedPositions,
     Mask,
-    PatchStemConfig,
     StackConfig,
     TokenStemConfig,
     learned_positions,
 )
 from sensorium.errors import CheckpointError
-from sensorium.families._fields import read_activation, read_float, read_int, read_side, write_sizes
+from sensorium.families._fields import read_activation, read_float, read_int, read_patches, write_patches, write_sizes
 from sensorium.families._table import Family, Rule, rules_like
 
 OLD_END = 2
 """What files say that were made before the end token's own number was written down: there the largest ends a text."""
 
 
-def patch_shape(config: DualEncoderConfig) -> tuple[int, ...]:
+def patch_shape(config: DualEncoderConfig | CaptionerConfig) -> tuple[int, ...]:
     """Of the published map of patches, which is a convolution."""
     return config.image.stem.convolution
 
@@ -92,9 +92,9 @@ def read_config(raw: Mapping[str, Any], parts: Collection[str]) -> DualEncoderCo
         raise CheckpointError(f"config.json: text_config.eos_token_id is {end!r}; one token is expected")
     return DualEncoderConfig(
         image=ImageEncoderConfig(
-            PatchStemConfig(
-                image_stack.hidden_size, read_side(vision, "image_size", 224), read_side(vision, "patch_size", 32),
-                read_int(vision, "num_channels", 3), bias=False, norm_eps=image_stack.norm_eps,
+            read_patches(
+                vision, image_stack.hidden_size, image_size=224, patch_size=32, bias=False,
+                norm_eps=image_stack.norm_eps,
             ),
             image_stack,
         ),
@@ -136,9 +136,7 @@ def write_sections(name: str, config: DualEncoderConfig, **text: Any) -> dict[st
         },
         "vision_config": {
             "model_type": f"{name}_vision_model",
-            "image_size": stem.image_size,
-            "patch_size": stem.patch_size,
-            "num_channels": stem.channels,
+            **write_patches(stem),
             **write_tower(config.image.stack),
         },
     }

@@ -11,12 +11,18 @@ from sensorium.config import (
     DrawingConfig,
     ImageEncoderConfig,
     MultimodalConfig,
-    PatchStemConfig,
     StackConfig,
 )
 from sensorium.errors import CheckpointError
 from sensorium.families import janus_vqgan, llama
-from sensorium.families._fields import PUBLISHED_ACTIVATIONS, read_activation, read_float, read_int, read_side
+from sensorium.families._fields import (
+    PUBLISHED_ACTIVATIONS,
+    read_activation,
+    read_float,
+    read_int,
+    read_patches,
+    write_patches,
+)
 from sensorium.families._table import Family, Rule, rules_like
 from sensorium.families.clip import section
 
@@ -74,10 +80,7 @@ def read_config(raw: Mapping[str, Any], parts: Collection[str]) -> MultimodalCon
     if text.get("model_type", "llama") != "llama":
         raise CheckpointError(f"config.json: the decoder is {text['model_type']!r}; only 'llama' is known here")
     stack = _read_tower(vision)
-    patches = PatchStemConfig(
-        stack.hidden_size, read_side(vision, "image_size", 384), read_side(vision, "patch_size", 16),
-        read_int(vision, "num_channels", 3), class_token=False,
-    )  # fmt: skip
+    patches = read_patches(vision, stack.hidden_size, image_size=384, patch_size=16, class_token=False)
     tied = bool(raw.get("tie_word_embeddings", True))  # whatever is said of the decoder
     decoder = llama.read_config({**text, "tie_word_embeddings": tied}, {"language_model"})
     maps, drawn_maps = read_int(vision, "depth", 2), read_int(codec, "num_hidden_layers", 2)
@@ -152,9 +155,7 @@ def write_config(config: MultimodalConfig) -> dict[str, Any]:
             "layer_norm_eps": image.stack.norm_eps,
             "attention_dropout": image.stack.attention_dropout,
             "attention_bias": "qkv" in image.stack.biases,
-            "image_size": image.stem.image_size,
-            "patch_size": image.stem.patch_size,
-            "num_channels": image.stem.channels,
+            **write_patches(image.stem),
             "num_image_tokens": image.stem.grid**2,
             "projection_dim": size,
             "depth": config.maps,

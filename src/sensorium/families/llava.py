@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sensorium.config import ImageEncoderConfig, MultimodalConfig, PatchStemConfig
+from sensorium.config import ImageEncoderConfig, MultimodalConfig
 from sensorium.errors import CheckpointError
 from sensorium.families import clip, llama
-from sensorium.families._fields import PUBLISHED_ACTIVATIONS, read_activation, read_int, read_side
+from sensorium.families._fields import PUBLISHED_ACTIVATIONS, read_activation, read_int, read_patches, write_patches
 from sensorium.families._table import Family, Rule, rules_like
 
 TEXT, IMAGES = "language_model.model.", "vision_tower."
@@ -41,10 +41,9 @@ def read_config(raw: Mapping[str, Any], parts: Collection[str]) -> MultimodalCon
         if said not in (known, None):
             raise CheckpointError(f"config.json: a tower is {said!r}; only {known!r} is known here")
     stack = clip.read_tower(vision, "bidirectional", 1024, 16)
-    patches = PatchStemConfig(
-        stack.hidden_size, read_side(vision, "image_size", 336), read_side(vision, "patch_size", 14),
-        read_int(vision, "num_channels", 3), bias=False, norm_eps=stack.norm_eps,
-    )  # fmt: skip
+    patches = read_patches(
+        vision, stack.hidden_size, image_size=336, patch_size=14, bias=False, norm_eps=stack.norm_eps
+    )
     layer = raw.get("vision_feature_layer", -2)
     if isinstance(layer, bool) or not isinstance(layer, int) or not -stack.num_layers <= layer <= stack.num_layers:
         raise CheckpointError(f"config.json: vision_feature_layer is {layer!r}; one of the tower's layers is expected")
@@ -81,9 +80,7 @@ def write_config(config: MultimodalConfig) -> dict[str, Any]:
         "text_config": {"model_type": "llama", **text},
         "vision_config": {
             "model_type": "clip_vision_model",
-            "image_size": image.stem.image_size,
-            "patch_size": image.stem.patch_size,
-            "num_channels": image.stem.channels,
+            **write_patches(image.stem),
             **clip.write_tower(image.stack),
         },
     }

@@ -10,12 +10,11 @@ from sensorium.config import (
     EncoderConfig,
     ImageEncoderConfig,
     LearnedPositions,
-    PatchStemConfig,
     ProbePoolerConfig,
     TokenStemConfig,
 )
 from sensorium.errors import CheckpointError
-from sensorium.families._fields import read_int, read_side
+from sensorium.families._fields import read_int, read_patches
 from sensorium.families._table import Family, Rule, rules_like
 from sensorium.families.clip import STACK_KEYS, TOWERS, read_tower, section, write_sections
 
@@ -59,10 +58,7 @@ def read_config(raw: Mapping[str, Any], parts: Collection[str]) -> DualEncoderCo
         )
     return DualEncoderConfig(
         image=ImageEncoderConfig(
-            PatchStemConfig(
-                width, read_side(vision, "image_size", 224), read_side(vision, "patch_size", 16),
-                read_int(vision, "num_channels", 3), class_token=False,
-            ),
+            read_patches(vision, width, image_size=224, patch_size=16, class_token=False),
             image_stack,
             ProbePoolerConfig(),
         ),

@@ -8,7 +8,6 @@ from typing import Any
 from sensorium.config import (
     BIASES,
     ImageEncoderConfig,
-    PatchStemConfig,
     PoolerConfig,
     SequenceHeadConfig,
     StackConfig,
@@ -20,9 +19,10 @@ from sensorium.families._fields import (
     read_float,
     read_int,
     read_labels,
+    read_patches,
     read_problem,
-    read_side,
     write_labels,
+    write_patches,
     write_sizes,
 )
 from sensorium.families._table import Family, Rule, rules_like
@@ -68,10 +68,7 @@ def read_config(raw: Mapping[str, Any], parts: Collection[str]) -> ImageEncoderC
     if raw.get("pooler_output_size") not in (None, size):
         raise CheckpointError(f"config.json: pooler_output_size is {raw['pooler_output_size']!r}; only {size} is known")
     return ImageEncoderConfig(
-        stem=PatchStemConfig(
-            size, read_side(raw, "image_size", 224), read_side(raw, "patch_size", 16), read_int(raw, "num_channels", 3),
-            dropout=dropout,
-        ),
+        stem=read_patches(raw, size, image_size=224, patch_size=16, dropout=dropout),
         stack=StackConfig(
             hidden_size=size,
             num_layers=read_int(raw, "num_hidden_layers", 12),
@@ -98,9 +95,7 @@ def write_config(config: ImageEncoderConfig) -> dict[str, Any]:
         **write_sizes(stack),
         "hidden_dropout_prob": stack.dropout,
         "attention_probs_dropout_prob": stack.attention_dropout,
-        "image_size": stem.image_size,
-        "patch_size": stem.patch_size,
-        "num_channels": stem.channels,
+        **write_patches(stem),
         "qkv_bias": True,
         "pooler_output_size": stack.hidden_size,
         "pooler_act": PUBLISHED_ACTIVATIONS[pooler.activation],

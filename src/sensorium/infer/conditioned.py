@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sensorium.config import DecoderConfig
 from sensorium.errors import UsageError
 from sensorium.infer.cache import AnyCache, pages_needed
 from sensorium.infer.fast_stack import FastStack, cache_for
@@ -64,16 +65,13 @@ class Conditioned:
                     f"text {number} has {len(source):,} tokens; this model reads at most {model.config.max_length:,}"
                 )
         self.model = model
+        self.config = DecoderConfig(model.config.decoder_stem, model.config.decoder_stack)
+        """Of what writes, as a decoder's."""
         self.start_token_id = model.config.start_token_id if start_token_id is None else start_token_id
         stack: Any = model.decoder.stack
         with torch.inference_mode():
             memory = model.encode(sources if isinstance(sources, Packed) else Packed.from_sequences(sources))
             self.memory = stack.read(memory) if isinstance(stack, FastStack) else memory
-
-    @property
-    def max_length(self) -> int:
-        """Tokens that can be written, the first one among them."""
-        return self.model.config.max_written
 
     @property
     def prompts(self) -> list[list[int]]:

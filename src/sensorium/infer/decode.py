@@ -92,12 +92,12 @@ def last_position(model: Decoder, prompt: Sequence[int], max_new_tokens: int) ->
 
 def longest(model: Decoder) -> int:
     """Tokens of the longest sequence that the model can go on to."""
-    return model.max_length if isinstance(model, Conditioned) else model.config.max_length
+    return model.config.max_length
 
 
 def vocabulary_size(model: Decoder) -> int:
     """How many tokens the model can write."""
-    return (model.model.config.decoder_stem if isinstance(model, Conditioned) else model.config.stem).vocabulary_size
+    return model.config.stem.vocabulary_size
 
 
 def new_cache(

@@ -35,6 +35,10 @@ DTYPES: dict[str, Dtype] = {
     "fp32": "fp32", "float32": "fp32", "bf16": "bf16", "bfloat16": "bf16", "int8": "int8",
     "int8_weight_only": "int8_weight_only", "int4_weight_only": "int4_weight_only",
 }  # fmt: skip
+SIDES: dict[type[nn.Module], tuple[str, ...]] = {
+    EncoderDecoder: ("encoder", "decoder"), Captioner: ("image", "decoder"), DualEncoder: ("image", "text"),
+}  # fmt: skip
+"""The parts of a model that have a stem and a stack each, where it has two."""
 AnyModel = TypeVar("AnyModel", EncoderLM, DecoderLM, EncoderDecoder, OneStack, Model)
 
 
@@ -75,23 +79,14 @@ def fast(model: AnyModel, dtype: str = "fp32", *, smooth: Mapping[str, Tensor] |
     return _put(model, lambda side: {"stack": TorchStack(side.stack, possible)})
 
 
-def _side_names(model: Model) -> tuple[str, ...]:
-    """The parts of a model that have a stem and a stack each, where it has two."""
-    if isinstance(model, EncoderDecoder):
-        return "encoder", "decoder"
-    if isinstance(model, Captioner):
-        return "image", "decoder"
-    return ("image", "text") if isinstance(model, DualEncoder) else ()
-
-
 def _sides(model: Model) -> list[Any]:
     """What has a stem and a stack: the model, or both of its sides."""
-    return [getattr(model, name) for name in _side_names(model)] or [model]
+    return [getattr(model, name) for name in SIDES.get(type(model), ())] or [model]
 
 
 def _put(model: AnyModel, parts: Callable[[Any], dict[str, nn.Module]], **heads: nn.Module) -> AnyModel:
     """The model with these parts in each of its sides, and these heads; the rest is shared."""
-    names = _side_names(model)
+    names = SIDES.get(type(model), ())
     if not names:
         return _with(model, **parts(model), **heads)
     sides = {name: _with(getattr(model, name), **parts(getattr(model, name))) for name in names}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,17 +20,16 @@ from sensorium.config import MultimodalConfig, PatchStemConfig
 from sensorium.data.batching import Example
 from sensorium.errors import DataError
 from sensorium.image.augment import random_crop, random_shift
-from sensorium.image.opening import normalised, not_an_image, open_image
+from sensorium.image.opening import Pixels, normalised
 from sensorium.image.patches import pack_images
 from sensorium.image.settings import ImageSettings
 from sensorium.nn.beginnings import SharedBeginnings
 from sensorium.objectives._base import Batch, Loss, Record, field
+from sensorium.objectives._images import open_each
 from sensorium.objectives._next_token import next_token_batch, next_token_loss
 from sensorium.packed import Packed
 from sensorium.text import Tokenizer
 from sensorium.text.asking import IMAGE, asked
-
-Pixels = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -83,24 +81,23 @@ class Answering:
         image_id, end = tokenizer.backend.token_to_id(IMAGE), tokenizer.eos_id
         if image_id is None or end is None:
             raise DataError(f"the tokenizer has no {IMAGE!r} or no end token, which texts with images in them need")
-        found: dict[Any, Asked] = {}
-        for number, record in enumerate(records, 1):
-            text, answer = (_said(record, name, number) for name in ("text", "target"))
-            image = field(record, "image", number)
-            key = image if isinstance(image, str | Path) else id(image)
+        said = [(_said(record, "text", n), _said(record, "target", n)) for n, record in enumerate(records, 1)]
+        firsts, opened = open_each(records, self.images)
+        found: dict[int, Asked] = {}
+        for number, ((text, answer), first) in enumerate(zip(said, firsts, strict=True), 1):
             ids = tokenizer.encode(asked(text)).token_ids
             place = ids.index(image_id)
-            if key not in found:
-                pixels = self._pixels(image, number)
+            if first not in found:
+                pixels = opened[first]
                 begun = np.asarray(ids[:place] + [image_id] * self.stem.patches(*pixels.shape[:2]), np.int32)
-                found[key] = Asked(pixels, begun)
+                found[first] = Asked(pixels, begun)
             before = ids[place + 1 :]
             rest = np.asarray([*before, *tokenizer.encode_plain(answer), end], np.int32)
-            if (length := len(found[key].beginning) + len(rest)) > self.max_length:
+            if (length := len(found[first].beginning) + len(rest)) > self.max_length:
                 raise DataError(
                     f"record {number:,} has {length} tokens and patches; objective.max_length is {self.max_length}"
                 )
-            found[key].questions.append(Question(rest, len(before)))
+            found[first].questions.append(Question(rest, len(before)))
         return list(found.values())
 
     def examples(self, prepared: list[Asked], generator: np.random.Generator) -> list[Example]:
@@ -162,15 +159,6 @@ class Answering:
             pixels=one.pixels,
             image_length=self.stem.rows(*one.pixels.shape[:2]),
         )
-
-    def _pixels(self, image: Any, number: int) -> Pixels:
-        """[H, W, 3] uint8 of the size that the settings ask for."""
-        if reason := not_an_image(image):
-            raise DataError(f"record {number:,}: its image is {reason}")
-        try:
-            return open_image(image, self.images)
-        except DataError as error:
-            raise DataError(f"record {number:,}: {error}") from error
 
     def _shown(self, pixels: Pixels, generator: np.random.Generator) -> Pixels:
         """What is seen of an image this time, of the same size."""

@@ -16,10 +16,11 @@ from sensorium.config import MaskedTokenHeadConfig, PatchStemConfig
 from sensorium.data.batching import Example
 from sensorium.errors import UsageError
 from sensorium.image.augment import random_crop, random_mirror
-from sensorium.image.opening import normalised, open_image
+from sensorium.image.opening import normalised
 from sensorium.image.patches import pack_images
 from sensorium.image.settings import ImageSettings
 from sensorium.objectives._base import Batch, Loss, Record, field, pack
+from sensorium.objectives._images import open_each
 from sensorium.objectives._next_token import next_token_loss
 from sensorium.packed import Packed
 from sensorium.text import Tokenizer
@@ -56,16 +57,12 @@ class Captioning:
         ends a text.
         """
         end = end_of_captions(tokenizer)
-        opened: dict[Any, np.ndarray[Any, Any]] = {}
+        captions = [str(field(record, "text", number)) for number, record in enumerate(records, 1)]
+        firsts, opened = open_each(records, self.images)
         examples = []
-        for number, record in enumerate(records, 1):
-            caption = str(field(record, "text", number))
+        for caption, first in zip(captions, firsts, strict=True):
             ids = [*tokenizer.encode_plain(caption)[: self.max_length - 1], end]
-            image = field(record, "image", number)
-            key = image if isinstance(image, str) else id(image)
-            if key not in opened:
-                opened[key] = open_image(image, self.images)
-            pixels = opened[key]
+            pixels = opened[first]
             length = self.stem.rows(*pixels.shape[:2])
             examples.append(Example(np.asarray(ids, np.int32), pixels=pixels, image_length=length))
         return examples

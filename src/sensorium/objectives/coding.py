@@ -19,11 +19,12 @@ from sensorium.config import ImageCodecConfig
 from sensorium.data.batching import Example
 from sensorium.errors import DataError
 from sensorium.image.augment import random_colours, random_crop
-from sensorium.image.opening import normalised, open_image
+from sensorium.image.opening import normalised
 from sensorium.image.patches import from_patches, pack_images
 from sensorium.image.settings import ImageSettings
 from sensorium.models.image_codec import CodecEncoder, ImageCodec
-from sensorium.objectives._base import Batch, Loss, Record, field
+from sensorium.objectives._base import Batch, Loss, Record
+from sensorium.objectives._images import open_each
 from sensorium.packed import Packed
 from sensorium.text import Tokenizer
 
@@ -61,15 +62,10 @@ class Coding:
         return {}
 
     def prepare(self, records: Sequence[Record], tokenizer: Tokenizer | None) -> list[Example]:
-        """Open images, each file once. Raises ``DataError`` for a record without one, or for a broken image."""
-        opened: dict[str, np.ndarray[Any, Any]] = {}
+        """Open images, each once. Raises ``DataError`` for a record without one, or for a broken image."""
+        _, opened = open_each(records, self.images)
         examples = []
-        for number, record in enumerate(records, 1):
-            image = field(record, "image", number)
-            key = image if isinstance(image, str) else str(number)
-            if key in opened:
-                continue
-            pixels = opened[key] = open_image(image, self.images)
+        for number, pixels in opened.items():
             side, (height, width) = self.codec.patch_size, pixels.shape[:2]
             if height % side or width % side:
                 raise DataError(

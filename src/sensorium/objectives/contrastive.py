@@ -17,13 +17,13 @@ from torch.utils.checkpoint import checkpoint
 
 from sensorium.config import PatchStemConfig
 from sensorium.data.batching import Example
-from sensorium.errors import DataError
 from sensorium.image.augment import random_crop
-from sensorium.image.opening import normalised, open_image
+from sensorium.image.opening import normalised
 from sensorium.image.patches import pack_images
 from sensorium.image.settings import ImageSettings
 from sensorium.objectives._base import Batch, Loss, Record, pack
 from sensorium.objectives._base import field as field_of
+from sensorium.objectives._images import open_each
 from sensorium.objectives.known_texts import KnownTexts, learns
 from sensorium.packed import Packed
 from sensorium.text import Tokenizer
@@ -57,13 +57,14 @@ class Contrastive:
         return {}
 
     def prepare(self, records: Sequence[Record], tokenizer: Tokenizer) -> list[Example]:
-        """Tokenise, and open images. Raises ``DataError`` for a record without one of them, or a broken image."""
+        """Tokenise, and open each image once. Raises ``DataError`` for a record without either, or a broken image."""
         texts = [str(field_of(record, "text", i)) for i, record in enumerate(records, 1)]
         encoded = tokenizer.encode_batch(texts, max_length=self.max_length, offsets=False)
+        firsts, opened = open_each(records, self.images)
         numbers: dict[str, int] = {}
         examples = []
-        for i, (record, text, encoding) in enumerate(zip(records, texts, encoded, strict=True), 1):
-            pixels = self._pixels(record, i)
+        for text, encoding, first in zip(texts, encoded, firsts, strict=True):
+            pixels = opened[first]
             examples.append(
                 Example(
                     np.asarray(encoding.token_ids, np.int32),
@@ -118,13 +119,6 @@ class Contrastive:
             checkpoint(lambda _, part=part: tower(part), asks, use_reentrant=True) for part in batch.chunks(self.chunk)
         ]
         return torch.cat(parts)
-
-    def _pixels(self, record: Record, number: int) -> np.ndarray[Any, Any]:
-        """[H, W, 3] uint8 of the size that the settings ask for."""
-        if record.get("image") is None:
-            raise DataError(f"record {number:,} has no 'image'; it has {', '.join(map(repr, record)) or 'nothing'}")
-        image = record["image"]
-        return open_image(image, self.images)
 
 
 def _chosen(logits: Tensor, matches: Tensor) -> Tensor:

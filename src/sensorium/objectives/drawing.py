@@ -16,11 +16,12 @@ from torch import Tensor
 from sensorium.data.batching import Example
 from sensorium.errors import DataError
 from sensorium.image.augment import random_mirror, random_shift
-from sensorium.image.opening import normalised, open_image
+from sensorium.image.opening import Pixels, normalised
 from sensorium.image.settings import ImageSettings
 from sensorium.models.image_codec import ImageCodec
 from sensorium.nn.cross_entropy import linear_cross_entropy
 from sensorium.objectives._base import Batch, Loss, Record, field, pack
+from sensorium.objectives._images import open_each
 from sensorium.text import Tokenizer
 from sensorium.text.drawing import hidden_caption, prompt_ids
 
@@ -57,23 +58,19 @@ class Drawing:
         """Tokenise, and look at each image once. Raises ``DataError`` for a record that lacks something or is too long,
         and for a broken image.
         """
-        opened: dict[Any, np.ndarray[Any, Any]] = {}
-        keys = []
-        for number, record in enumerate(records, 1):
-            image = field(record, "image", number)
-            keys.append(image if isinstance(image, str) else number)
-            if keys[-1] not in opened:
-                opened[keys[-1]] = self._pixels(image, number)
+        texts = [str(field(record, "text", number)) for number, record in enumerate(records, 1)]
+        firsts, opened = open_each(records, self.images)
+        self._check_sizes(opened)
         drawn = self._drawn(opened)
         examples = []
-        for number, (record, key) in enumerate(zip(records, keys, strict=True), 1):
-            before = prompt_ids(str(field(record, "text", number)), tokenizer)
+        for number, (text, first) in enumerate(zip(texts, firsts, strict=True), 1):
+            before = prompt_ids(text, tokenizer)
             length = len(before) + self.codec.config.num_tokens
             if length > self.max_length:
                 raise DataError(f"record {number:,} has {length} tokens; objective.max_length is {self.max_length}")
             # What is drawn is written in a range of its own once it is packed: words come first.
-            ids = np.concatenate([before, drawn[key][0]]).astype(np.int32)
-            examples.append(Example(ids, labels={"words": len(before), "drawn": drawn[key]}))
+            ids = np.concatenate([before, drawn[first][0]]).astype(np.int32)
+            examples.append(Example(ids, labels={"words": len(before), "drawn": drawn[first]}))
         return examples
 
     def examples(self, prepared: list[Example], generator: np.random.Generator) -> list[Example]:
@@ -103,9 +100,9 @@ class Drawing:
         total, correct = linear_cross_entropy(drawing.states(states), head.weight, head.bias, following)
         return {"drawing": Loss(total, len(following), correct)}
 
-    def _drawn(self, opened: dict[Any, np.ndarray[Any, Any]]) -> dict[Any, list[np.ndarray[Any, Any]]]:
+    def _drawn(self, opened: dict[int, Pixels]) -> dict[int, list[np.ndarray[Any, Any]]]:
         """The tokens of each image, and of what else is made of it: always the same."""
-        found: dict[Any, list[np.ndarray[Any, Any]]] = {key: [] for key in opened}
+        found: dict[int, list[np.ndarray[Any, Any]]] = {number: [] for number in opened}
         generator = np.random.default_rng(0)
         for _ in range(VARIANTS if self.shift or self.mirror else 1):
             made = [
@@ -116,18 +113,18 @@ class Drawing:
                 several.append(tokens)
         return found
 
-    def _pixels(self, image: Any, number: int) -> np.ndarray[Any, Any]:
-        pixels = open_image(image, self.images)
+    def _check_sizes(self, opened: dict[int, Pixels]) -> None:
         side = self.codec.config.image_size
-        if pixels.shape[:2] != (side, side):
-            raise DataError(
-                f"record {number:,}: the image has {pixels.shape[1]} × {pixels.shape[0]} pixels once it is made ready; "
-                f"the codec draws {side} × {side}"
-            )
-        return pixels
+        for number, pixels in opened.items():
+            height, width = pixels.shape[:2]
+            if (height, width) != (side, side):
+                raise DataError(
+                    f"record {number:,}: the image has {width} × {height} pixels once it is made ready; the codec "
+                    f"draws {side} × {side}"
+                )
 
     @torch.no_grad()
-    def _tokens(self, images: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+    def _tokens(self, images: list[Pixels]) -> list[np.ndarray[Any, Any]]:
         """[h · w] tokens of each image, row after row."""
         found: list[np.ndarray[Any, Any]] = []
         for start in range(0, len(images), ENCODED):
