@@ -16,6 +16,8 @@ from sensorium.errors import SensoriumError
 from sensorium.image.opening import normalised, open_image
 from sensorium.models.image_codec import ImageCodec
 from sensorium.models.multimodal import MultimodalLM
+from sensorium.objectives.drawing import Drawing
+from sensorium.text.drawing import prompt_ids
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 from tests.train.conftest import COLOURS, write_codec, write_drawer, write_matcher
@@ -26,7 +28,7 @@ PLACES = {"top left": (4, 4), "top right": (12, 4), "low left": (4, 12), "low ri
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawing")
-    run_recipe(read_recipe(write_codec(folder)), quiet=True)
+    run_recipe(read_recipe(write_codec(folder), ["train.precision=fp32"]), quiet=True)
     run_recipe(read_recipe(write_drawer(folder), ["train.precision=fp32"]), quiet=True)
     return folder
 
@@ -72,7 +74,7 @@ def test_a_codec_learns_as_much_in_bf16(trained: Path, tmp_path: Path) -> None:
 
 
 def test_pictures_are_of_what_was_asked_for(trained: Path) -> None:
-    draw = pipeline("text-to-image", trained / "drawer", guidance_scale=3.0, seed=1)
+    draw = pipeline("text-to-image", trained / "drawer", guidance_scale=1.5, seed=1)
     asked = [(colour, place) for colour in COLOURS for place in PLACES]
     pictures = draw([f"a {colour} square, {place}" for colour, place in asked])
     right = [is_drawn(picture, *what) for picture, what in zip(pictures, asked, strict=True)]
@@ -160,6 +162,29 @@ def test_a_caption_that_is_hidden_is_padding_and_its_drawing_is_learnt_as_well(t
     opened = open_checkpoint(trained / "drawer")
     assert opened.generation["generation_kwargs"] == {"boi_token_id": 3}
     assert opened.require_tokenizer().pad_id == 1
+
+
+def test_words_of_captions_are_hidden_whole_and_about_as_many_as_asked_for(trained: Path) -> None:
+    opened = open_checkpoint(trained / "drawer")
+    assert isinstance(opened.model, MultimodalLM)
+    tokenizer = opened.require_tokenizer()
+    codec = opened.model.require_drawing().codec
+    objective = Drawing(opened.require_image_settings(), codec, caption_dropout=0.0, word_dropout=0.3)
+    text = "a green square, unbelievably low"
+    prepared = objective.prepare([{"image": str(trained / "green low left.png"), "text": text}], tokenizer)
+    whole, words = prompt_ids(text, tokenizer), tokenizer.encode(text).word_ids
+    assert len(words) > len(set(words)) - (None in words)  # some words are several tokens
+    generator, hidden = np.random.default_rng(0), []
+    for _ in range(300):
+        ids = objective.collate(prepared, tokenizer, generator).packed.values[: len(whole)].tolist()
+        assert ids[-1] == whole[-1]
+        states = {
+            word: {(ids[n] == tokenizer.pad_id, ids[n] == whole[n]) for n, other in enumerate(words) if other == word}
+            for word in set(words)
+        }
+        assert all(state in ({(True, False)}, {(False, True)}) for state in states.values())
+        hidden += [state == {(True, False)} for word, state in states.items() if word is not None]
+    assert 0.25 < np.mean(hidden) < 0.35
 
 
 @pytest.mark.parametrize(

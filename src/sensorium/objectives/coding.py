@@ -18,7 +18,7 @@ from torch.func import functional_call
 from sensorium.config import ImageCodecConfig
 from sensorium.data.batching import Example
 from sensorium.errors import DataError
-from sensorium.image.augment import random_colours, random_crop
+from sensorium.image.augment import random_colours, random_crop, random_jigsaw
 from sensorium.image.opening import normalised
 from sensorium.image.patches import from_patches, pack_images
 from sensorium.image.settings import ImageSettings
@@ -56,6 +56,9 @@ class Coding:
     """Smallest share of an image that is shown, drawn anew each time; 1: all of it."""
     recolour: float = 0.0
     """Share of the images whose colour channels are shown in another order, drawn anew each time."""
+    jigsaw: float = 0.0
+    """Share of the images whose patches are shown in another order, drawn anew each time: with many, a token says what
+    is in its own patch, and nothing of what is around it, which whoever writes tokens would have to get right."""
 
     def heads(self) -> dict[str, Any]:
         """None."""
@@ -89,6 +92,8 @@ class Coding:
             shown = [random_crop(pixels, self.crop, generator) for pixels in shown]
         if self.recolour:
             shown = [random_colours(pixels, self.recolour, generator) for pixels in shown]
+        if self.jigsaw:
+            shown = [random_jigsaw(pixels, self.codec.patch_size, self.jigsaw, generator) for pixels in shown]
         pixels = [normalised(one, self.images) for one in shown]
         packed = pack_images(pixels, self.codec.patch_size, class_token=False)
         names = ("reconstruction", "codes", "use", *(("perceptual",) if self.perceptual else ()))

@@ -45,6 +45,9 @@ class Drawing:
     """Tokens of a caption and its drawing; what is longer is refused."""
     caption_dropout: float = 0.1
     """Share of captions that are hidden, drawn anew each time."""
+    word_dropout: float = 0.0
+    """Share of the words of other captions that are hidden: what each means is then learnt without the others, and
+    holds beside words that it never stood with."""
     shift: int = 0
     """Pixels by which an image is moved at most."""
     mirror: float = 0.0
@@ -70,7 +73,7 @@ class Drawing:
                 raise DataError(f"record {number:,} has {length} tokens; objective.max_length is {self.max_length}")
             # What is drawn is written in a range of its own once it is packed: words come first.
             ids = np.concatenate([before, drawn[first][0]]).astype(np.int32)
-            examples.append(Example(ids, labels={"words": len(before), "drawn": drawn[first]}))
+            examples.append(Example(ids, labels={**_words(text, before, tokenizer), "drawn": drawn[first]}))
         return examples
 
     def examples(self, prepared: list[Example], generator: np.random.Generator) -> list[Example]:
@@ -81,8 +84,7 @@ class Drawing:
 
     def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, generator: np.random.Generator) -> Batch:
         """Pack; targets: ``places`` [M] where tokens of drawings stand, ``next`` [M] which they are."""
-        hidden = generator.random(len(examples)) < self.caption_dropout
-        shown = [_hiding(one, tokenizer) if hide else one for one, hide in zip(examples, hidden, strict=True)]
+        shown = [self._shown(example, tokenizer, generator) for example in examples]
         drawn = np.concatenate([np.arange(len(one)) >= one.labels["words"] for one in examples])
         packed = pack(shown)
         places = torch.from_numpy(drawn).nonzero().squeeze(1)
@@ -99,6 +101,19 @@ class Drawing:
         head = drawing.vocabulary
         total, correct = linear_cross_entropy(drawing.states(states), head.weight, head.bias, following)
         return {"drawing": Loss(total, len(following), correct)}
+
+    def _shown(self, example: Example, tokenizer: Tokenizer, generator: np.random.Generator) -> Example:
+        """The example with as much of its words as is shown this time."""
+        ids, word = example.token_ids, example.labels["word"]
+        prompt, drawn = ids[: len(word)].tolist(), ids[len(word) :]
+        if generator.random() < self.caption_dropout:
+            prompt = hidden_caption(prompt, tokenizer)
+        elif self.word_dropout:
+            chosen = generator.random(int(word.max()) + 1) < self.word_dropout  # [words]
+            prompt = hidden_caption(prompt, tokenizer, np.append(chosen, False)[word])
+        else:
+            return example
+        return Example(np.concatenate([prompt, drawn]).astype(np.int32), labels=example.labels)
 
     def _drawn(self, opened: dict[int, Pixels]) -> dict[int, list[np.ndarray[Any, Any]]]:
         """The tokens of each image, and of what else is made of it: always the same."""
@@ -139,8 +154,7 @@ def _as(example: Example, drawn: np.ndarray[Any, Any]) -> Example:
     return Example(np.concatenate([words, drawn]).astype(np.int32), labels=example.labels)
 
 
-def _hiding(example: Example, tokenizer: Tokenizer) -> Example:
-    """The example with nothing said of its image."""
-    words, ids = example.labels["words"], example.token_ids
-    hidden = np.asarray(hidden_caption(ids[:words].tolist(), tokenizer), np.int32)
-    return Example(np.concatenate([hidden, ids[words:]]), labels=example.labels)
+def _words(text: str, prompt: Sequence[int], tokenizer: Tokenizer) -> dict[str, Any]:
+    """How long a prompt is, and which word each of its tokens belongs to; -1: none."""
+    numbers = [-1 if number is None else number for number in tokenizer.encode(text).word_ids]
+    return {"words": len(prompt), "word": np.asarray(numbers + [-1] * (len(prompt) - len(numbers)))}

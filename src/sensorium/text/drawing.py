@@ -32,12 +32,14 @@ def prompt_ids(text: str, tokenizer: Tokenizer) -> list[int]:
     return [*tokenizer.encode(text).token_ids, begin_id(tokenizer)]
 
 
-def hidden_caption(prompt: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+def hidden_caption(prompt: Sequence[int], tokenizer: Tokenizer, hide: Sequence[bool] | None = None) -> list[int]:
     """A prompt with padding in place of its words, as Janus has it: what is drawn then is what most pictures are like.
 
-    Raises ``CheckpointError`` where the tokenizer has no padding.
+    ``hide`` says which of its tokens are hidden; ``None``: all that are words. Raises ``CheckpointError`` where the
+    tokenizer has no padding.
     """
     if tokenizer.pad_id is None:
         raise CheckpointError("the tokenizer has no padding, which stands for hidden words")
     kept = {begin_id(tokenizer), tokenizer.bos_id}
-    return [token_id if token_id in kept else tokenizer.pad_id for token_id in prompt]
+    hidden = [token_id not in kept for token_id in prompt] if hide is None else hide
+    return [tokenizer.pad_id if hides else token_id for token_id, hides in zip(prompt, hidden, strict=True)]

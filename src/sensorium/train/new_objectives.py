@@ -102,10 +102,15 @@ def _looking_objective(recipe: Recipe, eyes: Eyes, kind: str, start_token_id: in
     chosen = recipe.objective
     if kind == "codec":
         assert isinstance(eyes.codec, ImageCodecConfig)
-        return Coding(eyes.images, eyes.codec, chosen.use, chosen.perceptual, chosen.crop, chosen.recolour)
+        return Coding(
+            eyes.images, eyes.codec, chosen.use, chosen.perceptual, chosen.crop, chosen.recolour, chosen.jigsaw
+        )
     if kind == "drawing":
         assert isinstance(eyes.codec, ImageCodec)
-        return Drawing(eyes.images, eyes.codec, chosen.max_length, chosen.caption_dropout, chosen.shift, chosen.mirror)
+        return Drawing(
+            eyes.images, eyes.codec, chosen.max_length, chosen.caption_dropout, chosen.word_dropout, chosen.shift,
+            chosen.mirror,
+        )  # fmt: skip
     assert eyes.stem is not None
     if kind == "answering":
         return Answering(eyes.images, eyes.stem, chosen.max_length, chosen.questions, chosen.crop, chosen.shift)

@@ -158,12 +158,16 @@ class ObjectiveSection(Section):
     """Smallest share of an image that a crop keeps, drawn anew each time it is seen; 1: images stay whole."""
     recolour: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Share of the images that a codec is shown with their colour channels in another order, drawn anew each time."""
+    jigsaw: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Share of them that it is shown with their patches in another order."""
     use: Annotated[float, Field(ge=0.0)] = 0.001
     """Weight of the even use of a codec's codes."""
     perceptual: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of what a codec's own levels see otherwise in what it gives back."""
     caption_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Share of the captions that are hidden, so that a drawing can be guided away from what no caption would give."""
+    word_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the words of other captions that are hidden, so that each is learnt apart from those beside it."""
     mirror: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Share of the times an image is shown left for right."""
     shift: Annotated[int, Field(ge=0)] = 0
@@ -281,8 +285,8 @@ READ_BY = {
     "seq2seq": {"bpe_dropout", "label_smoothing", "max_target_length", "r_drop"},
     "contrastive": {"chunk", "crop"},
     "answering": {"crop", "shift", "questions"},
-    "codec": {"perceptual", "crop", "recolour", "use"},
-    "drawing": {"caption_dropout", "shift", "mirror"},
+    "codec": {"perceptual", "crop", "recolour", "jigsaw", "use"},
+    "drawing": {"caption_dropout", "word_dropout", "shift", "mirror"},
     "captioning": {"label_smoothing", "crop", "mirror"},
 }
 """The keys of ``[objective]`` that each kind reads, beside ``max_length``."""
