@@ -275,6 +275,16 @@ def captions(processor: str, rows: Sequence[Row]) -> str:
     return table(["who", "both right, %", "colour, %", "shape, %", "BLEU", "chrF", "seconds"], cells)
 
 
+def drawing(processor: str, rows: Sequence[Row]) -> str:
+    """Drawings of captions, and what judges see in them."""
+    cells = [
+        [row["what"], row["judge"], number(row["n"]), value + (f" ({spread})" if spread else "")]
+        for row in rows
+        for value, spread in [(row["value"], row["interval"])]
+    ]
+    return table(["drawn", "judge", "pictures", "right, % (interval), or distance"], cells)
+
+
 SECTIONS = {
     "peers": (peers, "peers", ["what"]),
     "decoding": (decoding, "decoding", ["what", "sequences"]),
@@ -300,6 +310,8 @@ REACHED = {
     "pictures": (pictures, "pictures", ["data", "what", "way"]),
     "vqa": (vqa, "vqa", ["sees"]),
     "captions": (captions, "captions", ["what"]),
+    "drawing": (drawing, "drawing", ["what", "judge"]),
+    "drawing icons": (drawing, "drawing_icons", ["what", "judge"]),
     "few shot": (few_shot, "tiny_gpt_few_shot", ["what", "shots"]),
 }
 """Mark on the page → how to draw the table, its file, and what tells its rows apart."""
