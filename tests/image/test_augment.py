@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensorium.image.augment import random_crop, random_jigsaw, random_mirror, random_shift
+from sensorium.image.augment import random_crop, random_mirror, random_shift
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40), smallest=st.floats(0.05, 1.0), seed=st.integers(0, 99))
@@ -46,22 +46,6 @@ def test_as_many_images_are_mirrored_as_are_asked_for() -> None:
     assert all(swapped or np.array_equal(one, pixels) for swapped, one in zip(mirrored, seen, strict=True))
     assert 0.2 < np.mean(mirrored) < 0.3
     assert not any(np.array_equal(random_mirror(pixels, 0.0, generator), pixels[:, ::-1]) for _ in range(50))
-
-
-@given(rows=st.integers(1, 5), columns=st.integers(1, 5), side=st.integers(1, 4), seed=st.integers(0, 99))
-def test_a_jigsaw_has_all_squares_of_the_whole_and_keeps_each(rows: int, columns: int, side: int, seed: int) -> None:
-    pixels = np.random.default_rng(seed).integers(0, 255, (rows * side, columns * side, 3), dtype=np.uint8)
-
-    def squares(image: np.ndarray) -> list[bytes]:
-        places = [(y * side, x * side) for y in range(rows) for x in range(columns)]
-        return [image[y : y + side, x : x + side].tobytes() for y, x in places]
-
-    mixed = random_jigsaw(pixels, side, 1.0, np.random.default_rng(seed))
-    assert mixed.shape == pixels.shape
-    assert sorted(squares(mixed)) == sorted(squares(pixels))
-    if rows * columns > 9:
-        assert squares(mixed) != squares(pixels)
-    np.testing.assert_array_equal(pixels, random_jigsaw(pixels, side, 0.0, np.random.default_rng(seed)))
 
 
 @given(height=st.integers(1, 12), width=st.integers(1, 12), most=st.integers(0, 14), seed=st.integers(0, 99))

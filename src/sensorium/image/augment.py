@@ -52,20 +52,6 @@ def random_colours(
     return pixels[..., generator.permutation(3)] if generator.random() < share else pixels
 
 
-def random_jigsaw(
-    pixels: np.ndarray[Any, Any], side: int, share: float, generator: np.random.Generator
-) -> np.ndarray[Any, Any]:  # fmt: skip
-    """An image [H, W, 3], or with the probability ``share`` its squares of ``side`` pixels in another order (Noroozi &
-    Favaro, 2016). Both sides must be multiples of ``side``.
-    """
-    if generator.random() >= share:
-        return pixels
-    rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
-    squares = pixels.reshape(rows, side, columns, side, -1).swapaxes(1, 2).reshape(rows * columns, side, side, -1)
-    mixed = generator.permutation(squares).reshape(rows, columns, side, side, -1).swapaxes(1, 2)
-    return np.ascontiguousarray(mixed.reshape(pixels.shape))
-
-
 def random_shift(
     pixels: np.ndarray[Any, Any], most: int, generator: np.random.Generator
 ) -> np.ndarray[Any, Any]:  # fmt: skip
