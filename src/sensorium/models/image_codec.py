@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sensorium.config import ImageCodecConfig
+from sensorium.image.patches import to_patches
 from sensorium.nn.convolution import Double, Halve, Level, Middle, group_norm
 
 
@@ -28,7 +29,30 @@ class ImageCodec(nn.Module):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """[N, 3, H, W] → [N, h, w] int64, the code next to each vector."""
-        vectors = self.to_code(self.encoder(pixels)).permute(0, 2, 3, 1)  # [N, h, w, E]
+        return self._nearest(self._vectors(pixels))
+
+    def encode_alike(self, pixels: Tensor) -> Tensor:
+        """[N, 3, H, W] → [N, h, w] int64: as ``encode``, but patches of an image whose pixels are the same get the same
+        token, that of their mean vector.
+
+        What stands around a patch moves its vector a little, and where two codes are near, an even ground flickers
+        between them: noise that a decoder would have to learn to write.
+        """
+        vectors = self._vectors(pixels)  # [N, h, w, E]
+        patches = torch.stack([to_patches(image, self.config.patch_size) for image in pixels])  # [N, h · w, 3 · P · P]
+        owner = torch.arange(len(pixels), dtype=patches.dtype, device=patches.device)[:, None, None]
+        rows = torch.cat([patches, owner.expand(*patches.shape[:2], 1)], dim=-1).flatten(0, 1)
+        _, kinds, counts = rows.unique(dim=0, return_inverse=True, return_counts=True)
+        sums = vectors.new_zeros(len(counts), vectors.shape[-1]).index_add(0, kinds, vectors.flatten(0, 2))
+        return self._nearest((sums / counts[:, None])[kinds].view(vectors.shape))
+
+    def _vectors(self, pixels: Tensor) -> Tensor:
+        """[N, 3, H, W] → [N, h, w, E]."""
+        vectors: Tensor = self.to_code(self.encoder(pixels)).permute(0, 2, 3, 1)
+        return vectors
+
+    def _nearest(self, vectors: Tensor) -> Tensor:
+        """[N, h, w, E] → [N, h, w], the code next to each vector."""
         codes = self.codes.weight  # [C, E]
         tokens: Tensor = (codes.square().sum(dim=1) - 2 * vectors @ codes.t()).argmin(dim=-1)
         return tokens

@@ -144,7 +144,7 @@ class Drawing:
         found: list[np.ndarray[Any, Any]] = []
         for start in range(0, len(images), ENCODED):
             pixels = torch.stack([normalised(one, self.images) for one in images[start : start + ENCODED]])
-            found += list(self.codec.encode(pixels).flatten(1).numpy())
+            found += list(self.codec.encode_alike(pixels).flatten(1).numpy())
         return found
 
 
