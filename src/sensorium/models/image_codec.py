@@ -38,13 +38,17 @@ class ImageCodec(nn.Module):
         What stands around a patch moves its vector a little, and where two codes are near, an even ground flickers
         between them: noise that a decoder would have to learn to write.
         """
-        vectors = self._vectors(pixels)  # [N, h, w, E]
+        return self._nearest(self.alike(pixels, self._vectors(pixels)))
+
+    def alike(self, pixels: Tensor, vectors: Tensor) -> Tensor:
+        """Vectors [N, h, w, E] of images [N, 3, H, W] → the same, each the mean of those whose patches are the same."""
         patches = torch.stack([to_patches(image, self.config.patch_size) for image in pixels])  # [N, h · w, 3 · P · P]
-        owner = torch.arange(len(pixels), dtype=patches.dtype, device=patches.device)[:, None, None]
-        rows = torch.cat([patches, owner.expand(*patches.shape[:2], 1)], dim=-1).flatten(0, 1)
+        owner = torch.arange(len(pixels), dtype=torch.float32, device=patches.device)[:, None, None]
+        rows = torch.cat([patches.float(), owner.expand(*patches.shape[:2], 1)], dim=-1).flatten(0, 1)
         _, kinds, counts = rows.unique(dim=0, return_inverse=True, return_counts=True)
         sums = vectors.new_zeros(len(counts), vectors.shape[-1]).index_add(0, kinds, vectors.flatten(0, 2))
-        return self._nearest((sums / counts[:, None])[kinds].view(vectors.shape))
+        means: Tensor = (sums / counts[:, None])[kinds]
+        return means.view(vectors.shape)
 
     def _vectors(self, pixels: Tensor) -> Tensor:
         """[N, 3, H, W] → [N, h, w, E]."""

@@ -104,12 +104,13 @@ class Coding:
         count = len(pixels)
         vectors = directions(model, pixels)  # [N, h, w, E]
         codes = F.normalize(model.codes.weight.float(), dim=-1)  # [C, E]
-        near = vectors @ codes.t()  # [N, h, w, C]
+        shared = F.normalize(model.alike(pixels, vectors), dim=-1)  # [N, h, w, E]
+        near = shared @ codes.t()  # [N, h, w, C]
         chosen = codes[near.argmax(dim=-1)]  # [N, h, w, E]
-        straight = (vectors + (chosen - vectors).detach()).to(pixels.dtype)  # the gradient goes past the choice
+        straight = (shared + (chosen - shared).detach()).to(pixels.dtype)  # the gradient goes past the choice
         found = model.pixels_of(straight)  # [N, 3, H, W]
         apart_by = found.float() - pixels.float()
-        apart = (chosen - vectors.detach()).square() + COMMITMENT * (chosen.detach() - vectors).square()
+        apart = (chosen - shared.detach()).square() + COMMITMENT * (chosen.detach() - shared).square()
         losses = {
             # Squares as well: what is nearest by absolute differences alone is the ground, and no small thing on it.
             "reconstruction": (apart_by.abs() + apart_by.square()).mean(),
