@@ -16,7 +16,6 @@ from sensorium.errors import SensoriumError
 from sensorium.image.opening import normalised, open_image
 from sensorium.models.image_codec import ImageCodec
 from sensorium.models.multimodal import MultimodalLM
-from sensorium.objectives.coding import directions, moved_elsewhere
 from sensorium.objectives.drawing import Drawing
 from sensorium.text.drawing import prompt_ids
 from sensorium.train.recipe import read_recipe
@@ -72,23 +71,6 @@ def test_a_codec_learns_as_much_in_bf16(trained: Path, tmp_path: Path) -> None:
     losses = {name: [one["loss"] for one in log if "loss" in one] for name, log in logs.items()}
     assert losses["bf16"][-1] < 0.8 * losses["bf16"][0]
     assert losses["bf16"][-1] == pytest.approx(losses["fp32"][-1], rel=0.2)
-
-
-def test_a_token_says_less_of_what_is_around_it_after_jigsaws(trained: Path, tmp_path: Path) -> None:
-    moved = {}
-    for weight in (0.0, 1.0):
-        output = tmp_path / str(weight)
-        settings = ["train.precision=fp32", "train.epochs=15", f"train.output={output}", f"objective.jigsaw={weight}"]
-        run_recipe(read_recipe(trained / "codec.toml", settings), quiet=True)
-        opened = open_checkpoint(output)
-        assert isinstance(opened.model, ImageCodec)
-        settings_of = opened.require_image_settings()
-        paths = sorted(trained.glob("*.png"))
-        pixels = torch.stack([normalised(open_image(str(path), settings_of), settings_of) for path in paths])
-        torch.manual_seed(0)
-        with torch.no_grad():
-            moved[weight] = moved_elsewhere(opened.model, pixels, directions(opened.model, pixels)).item()
-    assert moved[1.0] < moved[0.0] / 2
 
 
 def test_pictures_are_of_what_was_asked_for(trained: Path) -> None:

@@ -29,7 +29,7 @@ class ImageCodec(nn.Module):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """[N, 3, H, W] → [N, h, w] int64, the code next to each vector."""
-        return self._nearest(self._vectors(pixels))
+        return self._nearest(self.vectors(pixels))
 
     def encode_alike(self, pixels: Tensor) -> Tensor:
         """[N, 3, H, W] → [N, h, w] int64: as ``encode``, but patches of an image whose pixels are the same get the same
@@ -38,7 +38,7 @@ class ImageCodec(nn.Module):
         What stands around a patch moves its vector a little, and where two codes are near, an even ground flickers
         between them: noise that a decoder would have to learn to write.
         """
-        return self._nearest(self.alike(pixels, self._vectors(pixels)))
+        return self._nearest(self.alike(pixels, self.vectors(pixels)))
 
     def alike(self, pixels: Tensor, vectors: Tensor) -> Tensor:
         """Vectors [N, h, w, E] of images [N, 3, H, W] → the same, each the mean of those whose patches are the same."""
@@ -50,10 +50,10 @@ class ImageCodec(nn.Module):
         means: Tensor = (sums / counts[:, None])[kinds]
         return means.view(vectors.shape)
 
-    def _vectors(self, pixels: Tensor) -> Tensor:
-        """[N, 3, H, W] → [N, h, w, E]."""
-        vectors: Tensor = self.to_code(self.encoder(pixels)).permute(0, 2, 3, 1)
-        return vectors
+    def vectors(self, pixels: Tensor) -> Tensor:
+        """[N, 3, H, W] → [N, h, w, E], of any length: what codes stand for."""
+        found: Tensor = self.to_code(self.encoder(pixels)).permute(0, 2, 3, 1)
+        return found
 
     def _nearest(self, vectors: Tensor) -> Tensor:
         """[N, h, w, E] → [N, h, w], the code next to each vector."""

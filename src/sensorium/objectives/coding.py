@@ -20,7 +20,7 @@ from sensorium.data.batching import Example
 from sensorium.errors import DataError
 from sensorium.image.augment import random_colours, random_crop
 from sensorium.image.opening import normalised
-from sensorium.image.patches import from_patches, pack_images, to_patches
+from sensorium.image.patches import from_patches, pack_images
 from sensorium.image.settings import ImageSettings
 from sensorium.models.image_codec import CodecEncoder, ImageCodec
 from sensorium.objectives._base import Batch, Loss, Record
@@ -56,9 +56,6 @@ class Coding:
     """Smallest share of an image that is shown, drawn anew each time; 1: all of it."""
     recolour: float = 0.0
     """Share of the images whose colour channels are shown in another order, drawn anew each time."""
-    jigsaw: float = 0.0
-    """Weight of how far vectors move when their patches stand elsewhere, among those of other images: the more, the
-    less a token says of what is around its patch, all of which whoever writes tokens has to get right."""
 
     def heads(self) -> dict[str, Any]:
         """None."""
@@ -94,31 +91,28 @@ class Coding:
             shown = [random_colours(pixels, self.recolour, generator) for pixels in shown]
         pixels = [normalised(one, self.images) for one in shown]
         packed = pack_images(pixels, self.codec.patch_size, class_token=False)
-        names = ["reconstruction", "codes", "use"]
-        names += [name for name, weight in (("jigsaw", self.jigsaw), ("perceptual", self.perceptual)) if weight]
+        names = ("reconstruction", "codes", "use", *(("perceptual",) if self.perceptual else ()))
         return Batch(packed, {}, dict.fromkeys(names, len(examples)))
 
     def losses(self, model: ImageCodec, batch: Batch) -> dict[str, Loss]:
         """Mean distance of values and its square, distance of vectors from their codes, how unevenly codes are used."""
         pixels = square_images(batch.packed, self.codec.patch_size).to(model.codes.weight.dtype)  # [N, 3, H, W]
         count = len(pixels)
-        vectors = directions(model, pixels)  # [N, h, w, E]
+        vectors = model.alike(pixels, model.vectors(pixels).float())  # [N, h, w, E]
+        vectors = F.normalize(vectors, dim=-1)
         codes = F.normalize(model.codes.weight.float(), dim=-1)  # [C, E]
-        shared = F.normalize(model.alike(pixels, vectors), dim=-1)  # [N, h, w, E]
-        near = shared @ codes.t()  # [N, h, w, C]
+        near = vectors @ codes.t()  # [N, h, w, C]
         chosen = codes[near.argmax(dim=-1)]  # [N, h, w, E]
-        straight = (shared + (chosen - shared).detach()).to(pixels.dtype)  # the gradient goes past the choice
+        straight = (vectors + (chosen - vectors).detach()).to(pixels.dtype)  # the gradient goes past the choice
         found = model.pixels_of(straight)  # [N, 3, H, W]
         apart_by = found.float() - pixels.float()
-        apart = (chosen - shared.detach()).square() + COMMITMENT * (chosen.detach() - shared).square()
+        apart = (chosen - vectors.detach()).square() + COMMITMENT * (chosen.detach() - vectors).square()
         losses = {
             # Squares as well: what is nearest by absolute differences alone is the ground, and no small thing on it.
             "reconstruction": (apart_by.abs() + apart_by.square()).mean(),
             "codes": NEARNESS * apart.sum(dim=-1).mean(),
             "use": self.use * unevenness(near.flatten(0, -2)),
         }
-        if self.jigsaw:
-            losses["jigsaw"] = self.jigsaw * moved_elsewhere(model, pixels, vectors)
         if self.perceptual:
             losses["perceptual"] = self.perceptual * seen_otherwise(model.encoder, found, pixels)
         return {name: Loss(count * loss, count, None) for name, loss in losses.items()}
@@ -132,21 +126,6 @@ def square_images(packed: Packed, patch_size: int) -> Tensor:
     return torch.stack(
         [from_patches(patches, rows.copy().pop(), patch_size) for patches in packed.split(packed.values)]
     )
-
-
-def directions(model: ImageCodec, pixels: Tensor) -> Tensor:
-    """[N, 3, H, W] → [N, h, w, E] vectors of length 1, whose nearest codes are an image's tokens."""
-    return F.normalize(model.to_code(model.encoder(pixels)).permute(0, 2, 3, 1).float(), dim=-1)
-
-
-def moved_elsewhere(model: ImageCodec, pixels: Tensor, vectors: Tensor) -> Tensor:
-    """[] the mean square distance of vectors [N, h, w, E] from those of the same patches in a jigsaw of all images."""
-    side, rows = model.config.patch_size, vectors.shape[1]
-    patches = torch.cat([to_patches(image, side) for image in pixels])  # [N · h · w, 3 · P · P]
-    order = torch.randperm(len(patches), device=patches.device)
-    mixed = [from_patches(part, rows, side) for part in patches[order].chunk(len(pixels))]
-    apart = directions(model, torch.stack(mixed)).flatten(0, 2) - vectors.flatten(0, 2)[order]  # [N · h · w, E]
-    return apart.square().sum(dim=-1).mean()
 
 
 def unevenness(near: Tensor) -> Tensor:

@@ -102,9 +102,7 @@ def _looking_objective(recipe: Recipe, eyes: Eyes, kind: str, start_token_id: in
     chosen = recipe.objective
     if kind == "codec":
         assert isinstance(eyes.codec, ImageCodecConfig)
-        return Coding(
-            eyes.images, eyes.codec, chosen.use, chosen.perceptual, chosen.crop, chosen.recolour, chosen.jigsaw
-        )
+        return Coding(eyes.images, eyes.codec, chosen.use, chosen.perceptual, chosen.crop, chosen.recolour)
     if kind == "drawing":
         assert isinstance(eyes.codec, ImageCodec)
         return Drawing(

@@ -158,8 +158,6 @@ class ObjectiveSection(Section):
     """Smallest share of an image that a crop keeps, drawn anew each time it is seen; 1: images stay whole."""
     recolour: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Share of the images that a codec is shown with their colour channels in another order, drawn anew each time."""
-    jigsaw: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of how far a codec's vectors move when their patches stand among those of other images."""
     use: Annotated[float, Field(ge=0.0)] = 0.001
     """Weight of the even use of a codec's codes."""
     perceptual: Annotated[float, Field(ge=0.0)] = 0.0
@@ -285,7 +283,7 @@ READ_BY = {
     "seq2seq": {"bpe_dropout", "label_smoothing", "max_target_length", "r_drop"},
     "contrastive": {"chunk", "crop"},
     "answering": {"crop", "shift", "questions"},
-    "codec": {"perceptual", "crop", "recolour", "jigsaw", "use"},
+    "codec": {"perceptual", "crop", "recolour", "use"},
     "drawing": {"caption_dropout", "word_dropout", "shift", "mirror"},
     "captioning": {"label_smoothing", "crop", "mirror"},
 }
