@@ -15,7 +15,7 @@ from sensorium import open_checkpoint, pipeline
 from sensorium.errors import SensoriumError
 from sensorium.image.opening import normalised, open_image
 from sensorium.models.image_codec import ImageCodec
-from sensorium.models.multimodal import MultimodalLM
+from sensorium.models.multimodal import NEARNESS, MultimodalLM
 from sensorium.objectives.drawing import Drawing
 from sensorium.text.drawing import prompt_ids
 from sensorium.train.recipe import read_recipe
@@ -121,6 +121,20 @@ def test_the_codec_of_a_drawer_is_the_one_it_was_given(trained: Path) -> None:
     assert isinstance(drawer, MultimodalLM)
     own = drawer.require_drawing().codec.state_dict()
     assert all(torch.equal(own[name], weight) for name, weight in codec.state_dict().items())
+
+
+def test_a_new_drawer_begins_with_what_its_codec_knows_and_keeps_it_frozen(trained: Path, tmp_path: Path) -> None:
+    frozen = 'train.freeze=["drawing.tokens.*", "drawing.vocabulary.*"]'
+    run_recipe(read_recipe(trained / "drawer.toml", ["train.epochs=1", f"train.output={tmp_path / 'x'}", frozen]))
+    codec, drawer = (open_checkpoint(path).model for path in (trained / "codec", tmp_path / "x"))
+    assert isinstance(codec, ImageCodec)
+    assert isinstance(drawer, MultimodalLM)
+    codes, drawing = codec.codes.weight, drawer.require_drawing()
+    torch.testing.assert_close(drawing.tokens.weight, codes, rtol=0, atol=1e-2)
+    heads = drawing.vocabulary.weight  # [C, D]
+    products, expected = heads @ heads.T, (-((NEARNESS * torch.cdist(codes, codes)) ** 2) / 2).exp()
+    apart = ~torch.eye(len(codes), dtype=torch.bool)
+    assert np.corrcoef(products[apart].detach(), expected[apart].detach())[0, 1] > 0.5  # D is but 32 here
 
 
 def test_a_run_that_was_interrupted_goes_on_bit_for_bit(trained: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def _draw(
     write_run_evidence(drawer)
     unseen = sorted({record["text"] for record in easy_shapes("test")})
     say.line(f"words that were never together in training: {', '.join(unseen)}")
-    draw = pipeline("text-to-image", drawer.folder, guidance_scale=2.0, seed=0)
+    draw = pipeline("text-to-image", drawer.folder, guidance_scale=3.0, temperature=0.5, seed=0)
     drawings = [
         Row(caption, [Seen(_data_url(picture)) for picture in several])
         for caption, several in zip(unseen, draw(unseen, num_images_per_prompt=DRAWN), strict=True)
@@ -161,6 +161,7 @@ def _drawer(data: Path, codec: Trained, output: Path, sizes: Sizes) -> dict[str,
         "train": {
             "output": str(output / "drawer"), "epochs": 100, "steps": sizes.drawing_steps, "batch_size": 32,
             "learning_rate": 2e-3, "weight_decay": 0.05, "schedule": "cosine", "checkpoint_every": sizes.drawing_steps,
+            "freeze": ["drawing.tokens.*", "drawing.vocabulary.*"],
         },
     }  # fmt: skip
 

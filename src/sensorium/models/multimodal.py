@@ -6,10 +6,12 @@ vocabulary of words, C codes of drawings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sensorium.config import Activation, DrawingConfig, MultimodalConfig
@@ -35,6 +37,10 @@ class Maps(nn.ModuleList):
         return x
 
 
+NEARNESS = 2.5
+"""Codes of length 1 that are 1 / NEARNESS apart begin with heads whose product is 0.6 of the most."""
+
+
 class Drawing(nn.Module):
     """What a decoder of words needs to draw: a codec, the vectors of its tokens, and a head that says the next."""
 
@@ -46,6 +52,23 @@ class Drawing(nn.Module):
         self.head = nn.Linear(size, size)
         self.activation: Callable[[Tensor], Tensor] = ACTIVATIONS[config.activation]
         self.vocabulary = nn.Linear(size, config.codec.num_codes)
+
+    @torch.no_grad()
+    def begin_with(self, codec: ImageCodec, seed: int) -> None:
+        """Take a codec, and begin with what it knows: codes that are near each other are read alike and written alike.
+
+        Heads of tokens begin as random features of their codes, whose products fall with the codes' distance (Rahimi &
+        Recht, 2007). Where they stay frozen, a code that was never written is still as likely as those around it.
+        """
+        self.codec.load_state_dict(codec.state_dict())
+        codes = F.normalize(codec.codes.weight.float(), dim=-1)  # [C, E]
+        self.tokens.weight.copy_(codes)
+        generator = torch.Generator().manual_seed(seed)
+        size = self.vocabulary.in_features
+        ways = NEARNESS * torch.randn(codes.shape[1], size, generator=generator)  # [E, D]
+        phases = 2 * math.pi * torch.rand(size, generator=generator)
+        self.vocabulary.weight.copy_((codes @ ways + phases).cos() * (2 / size) ** 0.5)
+        self.vocabulary.bias.zero_()
 
     def vectors(self, tokens: Tensor) -> Tensor:
         """[R] int64 tokens of drawings → [R, D]; each that occurs is mapped once."""

@@ -98,8 +98,8 @@ class Coding:
         """Mean distance of values and its square, distance of vectors from their codes, how unevenly codes are used."""
         pixels = square_images(batch.packed, self.codec.patch_size).to(model.codes.weight.dtype)  # [N, 3, H, W]
         count = len(pixels)
-        vectors = model.alike(pixels, model.vectors(pixels).float())  # [N, h, w, E]
-        vectors = F.normalize(vectors, dim=-1)
+        directions = F.normalize(model.vectors(pixels).float(), dim=-1)  # [N, h, w, E]
+        vectors = F.normalize(model.alike(pixels, directions), dim=-1)
         codes = F.normalize(model.codes.weight.float(), dim=-1)  # [C, E]
         near = vectors @ codes.t()  # [N, h, w, C]
         chosen = codes[near.argmax(dim=-1)]  # [N, h, w, E]

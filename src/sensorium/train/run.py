@@ -193,7 +193,7 @@ def _new(recipe: Recipe, objective: Objective, tokenizer: Tokenizer | None, eyes
     config = new_config(recipe.model, objective.heads(), tokenizer, None if codec is None else codec.config)
     model = new_model(config, seed=recipe.train.seed)
     if isinstance(model, MultimodalLM) and codec is not None:
-        model.require_drawing().codec.load_state_dict(codec.state_dict())
+        model.require_drawing().begin_with(codec, recipe.train.seed)
     return model
 
 
