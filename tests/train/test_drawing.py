@@ -52,7 +52,7 @@ def test_the_codec_gives_back_what_it_was_given(trained: Path) -> None:
     paths = sorted(trained.glob("*.png"))
     pixels = torch.stack([normalised(open_image(str(path), settings), settings) for path in paths])
     with torch.no_grad():
-        tokens = opened.model.encode(pixels)
+        tokens = opened.model.encode_alike(pixels)
         found = opened.model.decode(tokens)
     assert tokens.shape == (16, 4, 4)
     assert len(tokens.unique()) > 5  # the codes have not collapsed

@@ -78,7 +78,7 @@ def _find_icons(
                 "num_heads": 3, "image_size": 48, "patch_size": 8, "projection_size": 256,
             },
             "data": {"train": str(path), "validation_share": 0.05},
-            "objective": {"kind": "contrastive", "max_length": 24, "crop": 0.8},
+            "objective": {"kind": "contrastive", "max_length": 24, "crop": 0.6},
             "train": {
                 "output": str(output / "icon-search"), "epochs": sizes.icon_epochs, "batch_size": 128,
                 "learning_rate": 1e-3, "weight_decay": 0.1, "schedule": "cosine", "freeze": ["text.*"],
