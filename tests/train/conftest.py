@@ -159,7 +159,7 @@ validation = "{folder}/pairs.jsonl"
 kind = "codec"
 [train]
 output = "{folder}/codec"
-epochs = 60
+epochs = 120
 batch_size = 8
 learning_rate = 3e-3
 weight_decay = 0.0
