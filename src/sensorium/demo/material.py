@@ -63,10 +63,10 @@ class Sizes:
     translator_steps: int = 700
     summariser_steps: int = 800
     writer_hidden_size: int = 256
-    icons: int = 8000
+    icons: int = 7000
     icons_found: int = 600
     """Glyphs that are searched."""
-    icon_epochs: int = 10
+    icon_epochs: int = 8
     looking_hidden_size: int = 192
     shapes: int = 2500
     questions: int = 8000
