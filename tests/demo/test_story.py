@@ -15,6 +15,7 @@ from sensorium.data.splits import overlap
 from sensorium.demo import material, run_demo, story
 from sensorium.demo.chapters import Chapters
 from sensorium.demo.material import Sizes, descriptions, gather, strings
+from sensorium.demo.pictures import ASKED, DRAWN, FOUND
 from sensorium.demo.runs import train
 from sensorium.errors import DataError, UsageError, missing_extra
 
@@ -56,7 +57,7 @@ def test_the_whole_story_is_told_and_told_again_without_training(
         assert (output / name / "EVIDENCE.md").is_file()
     assert "kept from an earlier demo" not in said
     pictures = (output / "pictures.html").read_text("utf-8")
-    assert pictures.count("<img") == 6 * 8 + 6 * 6 + 3 * 6
+    assert pictures.count("<img") == 6 * FOUND + 6 * DRAWN + 3 * ASKED
     assert "a red rectangle" in pictures
     assert pipeline("text-classification", output / "own-reviews")("好")[0]["label"] in ("positive", "negative")
     assert (output / "notes.zh.md").read_text("utf-8").endswith("```\nrun()\n```\n")
