@@ -250,14 +250,18 @@ def contrastive(processor: str, rows: Sequence[Row]) -> str:
     return table(["who", "images/s", "× open_clip fp32", "× open_clip bf16 autocast"], cells)
 
 
+def values(rows: Sequence[Row], kind: str) -> list[list[str]]:
+    """Cells of rows that say what was measured, of which kind, on how many, and how much with its interval."""
+    return [
+        [row["what"], row[kind], number(row["n"]), row["value"] + (f" ({row['interval']})" if row["interval"] else "")]
+        for row in rows
+    ]
+
+
 def searching(processor: str, rows: Sequence[Row]) -> str:
     """A folder of icons as an index."""
-    cells = [
-        [row["what"], row["measured"], number(row["n"]), value + (f" ({spread})" if spread else "")]
-        for row in rows
-        for value, spread in [(row["value"], row["interval"])]
-    ]
-    return table(["what", "measured", "of", "value (interval, or slowest–fastest turn)"], cells)
+    header = ["what", "measured", "of", "value (interval, or slowest–fastest turn)"]
+    return table(header, values(rows, "measured"))
 
 
 def vqa(processor: str, rows: Sequence[Row]) -> str:
@@ -277,12 +281,7 @@ def captions(processor: str, rows: Sequence[Row]) -> str:
 
 def drawing(processor: str, rows: Sequence[Row]) -> str:
     """Drawings of captions, and what judges see in them."""
-    cells = [
-        [row["what"], row["judge"], number(row["n"]), value + (f" ({spread})" if spread else "")]
-        for row in rows
-        for value, spread in [(row["value"], row["interval"])]
-    ]
-    return table(["drawn", "judge", "pictures", "right, % (interval), or distance"], cells)
+    return table(["drawn", "judge", "pictures", "right, % (interval), or distance"], values(rows, "judge"))
 
 
 SECTIONS = {
