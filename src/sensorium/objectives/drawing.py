@@ -73,7 +73,9 @@ class Drawing:
                 raise DataError(f"record {number:,} has {length} tokens; objective.max_length is {self.max_length}")
             # What is drawn is written in a range of its own once it is packed: words come first.
             ids = np.concatenate([before, drawn[first][0]]).astype(np.int32)
-            examples.append(Example(ids, labels={**_words(text, before, tokenizer), "drawn": drawn[first]}))
+            examples.append(
+                Example(ids, labels={"word": _word_of_each(text, before, tokenizer), "drawn": drawn[first]})
+            )
         return examples
 
     def examples(self, prepared: list[Example], generator: np.random.Generator) -> list[Example]:
@@ -85,7 +87,7 @@ class Drawing:
     def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, generator: np.random.Generator) -> Batch:
         """Pack; targets: ``places`` [M] where tokens of drawings stand, ``next`` [M] which they are."""
         shown = [self._shown(example, tokenizer, generator) for example in examples]
-        drawn = np.concatenate([np.arange(len(one)) >= one.labels["words"] for one in examples])
+        drawn = np.concatenate([np.arange(len(one)) >= len(one.labels["word"]) for one in examples])
         packed = pack(shown)
         places = torch.from_numpy(drawn).nonzero().squeeze(1)
         targets = {"places": places, "next": packed.values[places].long()}
@@ -150,11 +152,11 @@ class Drawing:
 
 def _as(example: Example, drawn: np.ndarray[Any, Any]) -> Example:
     """The example with another drawing after its words."""
-    words = example.token_ids[: example.labels["words"]]
+    words = example.token_ids[: len(example.labels["word"])]
     return Example(np.concatenate([words, drawn]).astype(np.int32), labels=example.labels)
 
 
-def _words(text: str, prompt: Sequence[int], tokenizer: Tokenizer) -> dict[str, Any]:
-    """How long a prompt is, and which word each of its tokens belongs to; -1: none."""
+def _word_of_each(text: str, prompt: Sequence[int], tokenizer: Tokenizer) -> np.ndarray[Any, Any]:
+    """[tokens of a prompt] the number of the word that each belongs to; -1: none."""
     numbers = [-1 if number is None else number for number in tokenizer.encode(text).word_ids]
-    return {"words": len(prompt), "word": np.asarray(numbers + [-1] * (len(prompt) - len(numbers)))}
+    return np.asarray(numbers + [-1] * (len(prompt) - len(numbers)))

@@ -39,9 +39,9 @@ def icons(side: str) -> list[Record]:
     in any font.
     """
     check_side(side)
-    folder = installed_file("qtawesome", "qtawesome/fonts", extra="demo")
-    glyphs = [glyph for path in sorted(folder.glob("*.json")) for glyph in _glyphs(path)]
-    return [_drawn(glyph) for glyph in on_side(glyphs, lambda glyph: glyph["concept"], side, held_out=HELD_OUT)]
+    return [
+        _drawn(glyph) for glyph in on_side(_glyphs_of("*"), lambda glyph: glyph["concept"], side, held_out=HELD_OUT)
+    ]
 
 
 def icon_variants(side: str) -> list[Record]:
@@ -53,8 +53,7 @@ def icon_variants(side: str) -> list[Record]:
     many others.
     """
     check_side(side)
-    folder = installed_file("qtawesome", "qtawesome/fonts", extra="demo")
-    glyphs = [glyph for path in sorted(folder.glob(f"{MATERIAL}*.json")) for glyph in _glyphs(path)]
+    glyphs = _glyphs_of(f"{MATERIAL}*")
     names = {str(glyph["text"]) for glyph in glyphs}
     records = []
     for glyph in glyphs:
@@ -87,6 +86,12 @@ def words_of(name: str) -> tuple[str, str]:
     said = " ".join(words).lower()
     meant = [word for word in said.split() if word not in STYLES and not word.isdecimal()]
     return said, " ".join(meant) or said
+
+
+def _glyphs_of(fonts: str) -> list[Record]:
+    """What all fonts name whose files' names are of this pattern."""
+    folder = installed_file("qtawesome", "qtawesome/fonts", extra="demo")
+    return [glyph for path in sorted(folder.glob(f"{fonts}.json")) for glyph in _glyphs(path)]
 
 
 def _glyphs(path: Path) -> list[Record]:
