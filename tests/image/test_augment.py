@@ -1,4 +1,4 @@
-"""Crops, shifts and mirrors: of the size of the whole, as much as was asked for, the same for the same generator."""
+"""Crops, shifts, mirrors, other colours: the size of the whole, as much as was asked for, the same for one generator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensorium.image.augment import random_crop, random_mirror, random_shift
+from sensorium.image.augment import DARKNESS, random_colours, random_crop, random_mirror, random_shift
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40), smallest=st.floats(0.05, 1.0), seed=st.integers(0, 99))
@@ -64,3 +64,23 @@ def test_shifts_go_every_way_and_none_farther_than_it_may() -> None:
     generator = np.random.default_rng(0)
     places = [int(random_shift(pixels, 3, generator)[32, 0, 0]) - 32 for _ in range(200)]
     assert set(places) == set(range(-3, 4))
+
+
+def test_other_colours_keep_what_is_white_and_where_things_stand_and_make_any_colour_of_black() -> None:
+    pixels = np.full((4, 4, 3), 255, np.uint8)
+    pixels[1:3, 1:3] = 0
+    generator = np.random.default_rng(0)
+    seen = [random_colours(pixels, 1.0, generator) for _ in range(400)]
+    assert all((one[0] == 255).all() for one in seen)
+    assert all((one[1:3, 1:3] == one[1, 1]).all() for one in seen)
+    inks = np.array([one[1, 1] for one in seen])
+    assert inks.max() <= round(255 * (1 - DARKNESS))
+    assert 0.45 < (inks == 0).mean() < 0.55
+    assert all(np.array_equal(random_colours(pixels, 0.0, generator), pixels) for _ in range(50))
+
+
+def test_channels_come_in_every_order() -> None:
+    pixels = np.array([[[0, 255, 255]]], np.uint8)
+    generator = np.random.default_rng(0)
+    darkest = [int(random_colours(pixels, 1.0, generator).argmin()) for _ in range(60)]
+    assert set(darkest) == {0, 1, 2}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensorium.errors import DataError
-from sensorium.image.patches import from_patches, pack_images, to_patches
+from sensorium.image.patches import from_patches, kinds_of_patches, pack_images, to_patches
 
 
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
@@ -37,3 +37,17 @@ def test_images_of_other_sizes_share_a_batch_and_keep_their_places() -> None:
 def test_an_image_that_is_no_multiple_of_the_patch_is_refused() -> None:
     with pytest.raises(DataError, match="an image of 5 × 4 pixels can't be cut into patches of 2 × 2"):
         to_patches(torch.zeros(3, 4, 5), 2)
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(0, 99))
+def test_patches_are_of_one_kind_where_image_and_pixels_are_the_same(
+    count: int, patch: int, rows: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 2, (count, 1, rows * patch, 2 * patch), generator=generator).float()
+    kinds, counts = kinds_of_patches(images, patch)
+    assert kinds.shape == (count, rows, 2)
+    seen = [(n, *one.tolist()) for n, image in enumerate(images) for one in to_patches(image, patch)]
+    assert kinds.flatten().bincount().tolist() == counts.tolist()
+    for one, kind in zip(seen, kinds.flatten().tolist(), strict=True):
+        assert [other == one for other in seen] == (kinds.flatten() == kind).tolist()

@@ -15,7 +15,7 @@ from sensorium import open_checkpoint, pipeline
 from sensorium.errors import SensoriumError
 from sensorium.image.opening import normalised, open_image
 from sensorium.models.image_codec import ImageCodec
-from sensorium.models.multimodal import NEARNESS, MultimodalLM
+from sensorium.models.multimodal import FREQUENCY, MultimodalLM
 from sensorium.objectives.drawing import Drawing
 from sensorium.text.drawing import prompt_ids
 from sensorium.train.recipe import read_recipe
@@ -132,7 +132,7 @@ def test_a_new_drawer_begins_with_what_its_codec_knows_and_keeps_it_frozen(train
     codes, drawing = codec.codes.weight, drawer.require_drawing()
     torch.testing.assert_close(drawing.tokens.weight, codes, rtol=0, atol=1e-2)
     heads = drawing.vocabulary.weight  # [C, D]
-    products, expected = heads @ heads.T, (-((NEARNESS * torch.cdist(codes, codes)) ** 2) / 2).exp()
+    products, expected = heads @ heads.T, (-((FREQUENCY * torch.cdist(codes, codes)) ** 2) / 2).exp()
     apart = ~torch.eye(len(codes), dtype=torch.bool)
     assert np.corrcoef(products[apart].detach(), expected[apart].detach())[0, 1] > 0.5  # D is but 32 here
 
@@ -199,6 +199,24 @@ def test_words_of_captions_are_hidden_whole_and_about_as_many_as_asked_for(train
         assert all(state in ({(True, False)}, {(False, True)}) for state in states.values())
         hidden += [state == {(True, False)} for word, state in states.items() if word is not None]
     assert 0.25 < np.mean(hidden) < 0.35
+
+
+def test_only_images_without_a_caption_are_shown_in_other_colours(trained: Path) -> None:
+    opened = open_checkpoint(trained / "drawer")
+    assert isinstance(opened.model, MultimodalLM)
+    tokenizer = opened.require_tokenizer()
+    codec = opened.model.require_drawing().codec
+    objective = Drawing(opened.require_image_settings(), codec, caption_dropout=0.5, recolour=1.0)
+    text = "a green square, low left"
+    [prepared] = objective.prepare([{"image": str(trained / "green low left.png"), "text": text}], tokenizer)
+    whole, own = prompt_ids(text, tokenizer), prepared.labels["drawn"][0].tolist()
+    assert any(other.tolist() != own for other in prepared.labels["recoloured"])
+    generator, drawn = np.random.default_rng(0), {True: [], False: []}
+    for _ in range(100):
+        ids = objective.collate([prepared], tokenizer, generator).packed.values.tolist()
+        drawn[ids[: len(whole)] == whole].append(ids[len(whole) :])
+    assert all(one == own for one in drawn[True])
+    assert len({tuple(one) for one in drawn[False]}) > 1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 ASPECT = math.log(4 / 3)
 """A crop is at most so much wider than high, or higher than wide: a logarithm."""
 ATTEMPTS = 10
+LIGHTENED, DARKNESS = 0.5, 0.25
+"""Share of the channels that are lightened where colours change; how dark what was black is at least."""
 
 
 def random_mirror(
@@ -48,8 +50,15 @@ def random_crop(
 def random_colours(
     pixels: np.ndarray[Any, Any], share: float, generator: np.random.Generator
 ) -> np.ndarray[Any, Any]:  # fmt: skip
-    """An image [H, W, 3], or with the probability ``share`` the same with red, green and blue in another order."""
-    return pixels[..., generator.permutation(3)] if generator.random() < share else pixels
+    """An image [H, W, 3] uint8, or with the probability ``share`` the same in other colours.
+
+    Red, green and blue change places, and half of them are lightened: white stays white, black becomes any colour.
+    """
+    if generator.random() >= share:
+        return pixels
+    darkness = np.where(generator.random(3) < LIGHTENED, generator.uniform(DARKNESS, 1.0, 3), 1.0)  # [3]
+    changed: np.ndarray[Any, Any] = 255 - (255 - pixels[..., generator.permutation(3)]) * darkness  # [H, W, 3]
+    return changed.round().astype(np.uint8)
 
 
 def random_shift(

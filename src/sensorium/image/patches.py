@@ -42,6 +42,21 @@ def from_patches(patches: Tensor, rows: int, patch_size: int) -> Tensor:
     return grid.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
 
 
+def kinds_of_patches(images: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
+    """Which patches of an image have the same pixels: [N, C, H, W] → [N, R, K] int64 the number of each patch's kind,
+    and how many patches each kind has. Two images have no kind in common.
+
+    >>> kinds, counts = kinds_of_patches(torch.tensor([[[[7, 7, 0]]], [[[7, 0, 0]]]]), 1)
+    >>> kinds.tolist(), counts.tolist()
+    ([[[2, 2, 0]], [[3, 1, 1]]], [1, 2, 2, 1])
+    """
+    patches = torch.stack([to_patches(image, patch_size) for image in images])  # [N, R · K, C · P · P]
+    owner = torch.arange(len(images), dtype=patches.dtype, device=patches.device)[:, None, None]
+    rows = torch.cat([patches, owner.expand(*patches.shape[:2], 1)], dim=-1).flatten(0, 1)
+    _, kinds, counts = rows.unique(dim=0, return_inverse=True, return_counts=True)
+    return kinds.view(len(images), images.shape[2] // patch_size, -1), counts
+
+
 def pack_images(images: Sequence[Tensor], patch_size: int, *, class_token: bool) -> Packed:
     """Images [C, H, W] of any sizes, one after another.
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sensorium.config import ImageCodecConfig
-from sensorium.image.patches import to_patches
+from sensorium.image.patches import kinds_of_patches
 from sensorium.nn.convolution import Double, Halve, Level, Middle, group_norm
 
 
@@ -38,17 +38,8 @@ class ImageCodec(nn.Module):
         What stands around a patch moves its vector a little, and where two codes are near, an even ground flickers
         between them: noise that a decoder would have to learn to write.
         """
-        return self._nearest(self.alike(pixels, self.vectors(pixels)))
-
-    def alike(self, pixels: Tensor, vectors: Tensor) -> Tensor:
-        """Vectors [N, h, w, E] of images [N, 3, H, W] → the same, each the mean of those whose patches are the same."""
-        patches = torch.stack([to_patches(image, self.config.patch_size) for image in pixels])  # [N, h · w, 3 · P · P]
-        owner = torch.arange(len(pixels), dtype=torch.float32, device=patches.device)[:, None, None]
-        rows = torch.cat([patches.float(), owner.expand(*patches.shape[:2], 1)], dim=-1).flatten(0, 1)
-        _, kinds, counts = rows.unique(dim=0, return_inverse=True, return_counts=True)
-        sums = vectors.new_zeros(len(counts), vectors.shape[-1]).index_add(0, kinds, vectors.flatten(0, 2))
-        means: Tensor = (sums / counts[:, None])[kinds]
-        return means.view(vectors.shape)
+        kinds, counts = kinds_of_patches(pixels, self.config.patch_size)
+        return self._nearest(mean_of_kinds(self.vectors(pixels), kinds, counts))
 
     def vectors(self, pixels: Tensor) -> Tensor:
         """[N, 3, H, W] → [N, h, w, E], of any length: what codes stand for."""
@@ -74,6 +65,13 @@ class ImageCodec(nn.Module):
     def settle(self) -> None:
         """Scale the codes to length 1, as they are read: then the nearest is the one of the nearest direction."""
         self.codes.weight.copy_(F.normalize(self.codes.weight, dim=-1))
+
+
+def mean_of_kinds(vectors: Tensor, kinds: Tensor, counts: Tensor) -> Tensor:
+    """Vectors [N, h, w, E] of patches → the same, each the mean of those of its kind (``kinds_of_patches``)."""
+    sums = vectors.new_zeros(len(counts), vectors.shape[-1]).index_add(0, kinds.flatten(), vectors.flatten(0, 2))
+    means: Tensor = (sums / counts[:, None])[kinds]
+    return means
 
 
 class CodecEncoder(nn.Module):

@@ -37,8 +37,8 @@ class Maps(nn.ModuleList):
         return x
 
 
-NEARNESS = 2.5
-"""Codes of length 1 that are 1 / NEARNESS apart begin with heads whose product is 0.6 of the most."""
+FREQUENCY = 2.5
+"""Deviation of random features' frequencies: heads of codes 1 / FREQUENCY apart begin with 0.6 of the largest product."""
 
 
 class Drawing(nn.Module):
@@ -65,7 +65,7 @@ class Drawing(nn.Module):
         self.tokens.weight.copy_(codes)
         generator = torch.Generator().manual_seed(seed)
         size = self.vocabulary.in_features
-        ways = NEARNESS * torch.randn(codes.shape[1], size, generator=generator)  # [E, D]
+        ways = FREQUENCY * torch.randn(codes.shape[1], size, generator=generator)  # [E, D]
         phases = 2 * math.pi * torch.rand(size, generator=generator)
         self.vocabulary.weight.copy_((codes @ ways + phases).cos() * (2 / size) ** 0.5)
         self.vocabulary.bias.zero_()

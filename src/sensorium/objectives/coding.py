@@ -20,9 +20,9 @@ from sensorium.data.batching import Example
 from sensorium.errors import DataError
 from sensorium.image.augment import random_colours, random_crop
 from sensorium.image.opening import normalised
-from sensorium.image.patches import from_patches, pack_images
+from sensorium.image.patches import from_patches, kinds_of_patches, pack_images
 from sensorium.image.settings import ImageSettings
-from sensorium.models.image_codec import CodecEncoder, ImageCodec
+from sensorium.models.image_codec import CodecEncoder, ImageCodec, mean_of_kinds
 from sensorium.objectives._base import Batch, Loss, Record
 from sensorium.objectives._images import open_each
 from sensorium.packed import Packed
@@ -55,7 +55,7 @@ class Coding:
     crop: float = 1.0
     """Smallest share of an image that is shown, drawn anew each time; 1: all of it."""
     recolour: float = 0.0
-    """Share of the images whose colour channels are shown in another order, drawn anew each time."""
+    """Share of the images that are shown in other colours, drawn anew each time."""
 
     def heads(self) -> dict[str, Any]:
         """None."""
@@ -95,11 +95,15 @@ class Coding:
         return Batch(packed, {}, dict.fromkeys(names, len(examples)))
 
     def losses(self, model: ImageCodec, batch: Batch) -> dict[str, Loss]:
-        """Mean distance of values and its square, distance of vectors from their codes, how unevenly codes are used."""
+        """Mean distance of values and its square, distance of vectors from their codes, how unevenly codes are used.
+
+        An image's patches of the same pixels count as one: a ground, however large, is one thing to learn.
+        """
         pixels = square_images(batch.packed, self.codec.patch_size).to(model.codes.weight.dtype)  # [N, 3, H, W]
-        count = len(pixels)
+        count, side = len(pixels), self.codec.patch_size
+        kinds, counts = kinds_of_patches(pixels, side)  # [N, h, w], [kinds]
         directions = F.normalize(model.vectors(pixels).float(), dim=-1)  # [N, h, w, E]
-        vectors = F.normalize(model.alike(pixels, directions), dim=-1)
+        vectors = F.normalize(mean_of_kinds(directions, kinds, counts), dim=-1)
         codes = F.normalize(model.codes.weight.float(), dim=-1)  # [C, E]
         near = vectors @ codes.t()  # [N, h, w, C]
         chosen = codes[near.argmax(dim=-1)]  # [N, h, w, E]
@@ -107,9 +111,10 @@ class Coding:
         found = model.pixels_of(straight)  # [N, 3, H, W]
         apart_by = found.float() - pixels.float()
         apart = (chosen - vectors.detach()).square() + COMMITMENT * (chosen.detach() - vectors).square()
+        # Squares as well: what is nearest by absolute differences alone is the ground, and no small thing on it.
+        missed = F.avg_pool2d((apart_by.abs() + apart_by.square()).mean(dim=1), side)  # [N, h, w]
         losses = {
-            # Squares as well: what is nearest by absolute differences alone is the ground, and no small thing on it.
-            "reconstruction": (apart_by.abs() + apart_by.square()).mean(),
+            "reconstruction": (missed / counts[kinds]).sum() / len(counts),
             "codes": NEARNESS * apart.sum(dim=-1).mean(),
             "use": self.use * unevenness(near.flatten(0, -2)),
         }

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sensorium.data.batching import Example
 from sensorium.errors import DataError
-from sensorium.image.augment import random_mirror, random_shift
+from sensorium.image.augment import random_colours, random_mirror, random_shift
 from sensorium.image.opening import Pixels, normalised
 from sensorium.image.settings import ImageSettings
 from sensorium.models.image_codec import ImageCodec
@@ -26,9 +26,12 @@ from sensorium.text import Tokenizer
 from sensorium.text.drawing import hidden_caption, prompt_ids
 
 VARIANTS = 16
-"""Drawings that are made of an image, where it is moved or mirrored: the codec looks at each once, before training."""
+"""Drawings that are made of an image, where it is moved, mirrored or recoloured: the codec looks at each once, before
+training."""
 ENCODED = 64
 """Images that the codec looks at in one go."""
+Drawn = np.ndarray[Any, Any]
+"""Tokens, row after row of an image."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class Drawing:
     word_dropout: float = 0.0
     """Share of the words of other captions that are hidden: what each means is then learnt without the others, and
     holds beside words that it never stood with."""
+    recolour: float = 0.0
+    """Share of the images whose caption is hidden that are shown in other colours: how a drawing goes on in each colour
+    is learnt from them, and what a word means is not."""
     shift: int = 0
     """Pixels by which an image is moved at most."""
     mirror: float = 0.0
@@ -64,7 +70,8 @@ class Drawing:
         texts = [str(field(record, "text", number)) for number, record in enumerate(records, 1)]
         firsts, opened = open_each(records, self.images)
         self._check_sizes(opened)
-        drawn = self._drawn(opened)
+        drawn = self._drawn(opened, 0.0)
+        recoloured = self._drawn(opened, self.recolour) if self.recolour else drawn
         examples = []
         for number, (text, first) in enumerate(zip(texts, firsts, strict=True), 1):
             before = prompt_ids(text, tokenizer)
@@ -73,21 +80,21 @@ class Drawing:
                 raise DataError(f"record {number:,} has {length} tokens; objective.max_length is {self.max_length}")
             # What is drawn is written in a range of its own once it is packed: words come first.
             ids = np.concatenate([before, drawn[first][0]]).astype(np.int32)
-            examples.append(
-                Example(ids, labels={"word": _word_of_each(text, before, tokenizer), "drawn": drawn[first]})
-            )
+            words = _word_of_each(text, before, tokenizer)
+            labels = {"words": words, "drawn": drawn[first], "recoloured": recoloured[first]}
+            examples.append(Example(ids, labels=labels))
         return examples
 
     def examples(self, prepared: list[Example], generator: np.random.Generator) -> list[Example]:
         """Where images are moved or mirrored, another of what was made of each, drawn anew each epoch."""
         if not (self.shift or self.mirror):
             return prepared
-        return [_as(one, one.labels["drawn"][generator.integers(len(one.labels["drawn"]))]) for one in prepared]
+        return [_as(one, _one_of(one.labels["drawn"], generator)) for one in prepared]
 
     def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, generator: np.random.Generator) -> Batch:
         """Pack; targets: ``places`` [M] where tokens of drawings stand, ``next`` [M] which they are."""
         shown = [self._shown(example, tokenizer, generator) for example in examples]
-        drawn = np.concatenate([np.arange(len(one)) >= len(one.labels["word"]) for one in examples])
+        drawn = np.concatenate([np.arange(len(one)) >= len(one.labels["words"]) for one in examples])
         packed = pack(shown)
         places = torch.from_numpy(drawn).nonzero().squeeze(1)
         targets = {"places": places, "next": packed.values[places].long()}
@@ -106,10 +113,11 @@ class Drawing:
 
     def _shown(self, example: Example, tokenizer: Tokenizer, generator: np.random.Generator) -> Example:
         """The example with as much of its words as is shown this time."""
-        ids, word = example.token_ids, example.labels["word"]
+        ids, word = example.token_ids, example.labels["words"]
         prompt, drawn = ids[: len(word)].tolist(), ids[len(word) :]
         if generator.random() < self.caption_dropout:
             prompt = hidden_caption(prompt, tokenizer)
+            drawn = _one_of(example.labels["recoloured"], generator) if self.recolour else drawn
         elif self.word_dropout:
             chosen = generator.random(int(word.max()) + 1) < self.word_dropout  # [words]
             prompt = hidden_caption(prompt, tokenizer, np.append(chosen, False)[word])
@@ -117,18 +125,21 @@ class Drawing:
             return example
         return Example(np.concatenate([prompt, drawn]).astype(np.int32), labels=example.labels)
 
-    def _drawn(self, opened: dict[int, Pixels]) -> dict[int, list[np.ndarray[Any, Any]]]:
-        """The tokens of each image, and of what else is made of it: always the same."""
-        found: dict[int, list[np.ndarray[Any, Any]]] = {number: [] for number in opened}
+    def _drawn(self, opened: dict[int, Pixels], recolour: float) -> dict[int, Drawn]:
+        """[variants, h · w] the tokens of each image, and of what else is made of it: always the same."""
+        variants = VARIANTS if self.shift or self.mirror or recolour else 1
         generator = np.random.default_rng(0)
-        for _ in range(VARIANTS if self.shift or self.mirror else 1):
-            made = [
-                random_mirror(random_shift(pixels, self.shift, generator), self.mirror, generator)
-                for pixels in opened.values()
-            ]
-            for tokens, several in zip(self._tokens(made), found.values(), strict=True):
-                several.append(tokens)
-        return found
+        # All in one piece: small arrays kept among large ones that are freed would hold gigabytes of memory.
+        drawn = np.empty((variants, len(opened), self.codec.config.num_tokens), np.int32)
+        for variant in drawn:
+            made = [self._changed(pixels, recolour, generator) for pixels in opened.values()]
+            for start in range(0, len(made), ENCODED):
+                variant[start : start + ENCODED] = self._tokens(made[start : start + ENCODED])
+        return {number: drawn[:, place] for place, number in enumerate(opened)}
+
+    def _changed(self, pixels: Pixels, recolour: float, generator: np.random.Generator) -> Pixels:
+        moved = random_mirror(random_shift(pixels, self.shift, generator), self.mirror, generator)
+        return random_colours(moved, recolour, generator)
 
     def _check_sizes(self, opened: dict[int, Pixels]) -> None:
         side = self.codec.config.image_size
@@ -141,18 +152,22 @@ class Drawing:
                 )
 
     @torch.no_grad()
-    def _tokens(self, images: list[Pixels]) -> list[np.ndarray[Any, Any]]:
-        """[h · w] tokens of each image, row after row."""
-        found: list[np.ndarray[Any, Any]] = []
-        for start in range(0, len(images), ENCODED):
-            pixels = torch.stack([normalised(one, self.images) for one in images[start : start + ENCODED]])
-            found += list(self.codec.encode_alike(pixels).flatten(1).numpy())
-        return found
+    def _tokens(self, images: list[Pixels]) -> Drawn:
+        """[images, h · w], row after row."""
+        pixels = torch.stack([normalised(one, self.images) for one in images])
+        tokens: Drawn = self.codec.encode_alike(pixels).flatten(1).numpy()
+        return tokens
 
 
-def _as(example: Example, drawn: np.ndarray[Any, Any]) -> Example:
+def _one_of(several: Drawn, generator: np.random.Generator) -> Drawn:
+    """[variants, h · w] → [h · w], by chance."""
+    chosen: Drawn = several[generator.integers(len(several))]
+    return chosen
+
+
+def _as(example: Example, drawn: Drawn) -> Example:
     """The example with another drawing after its words."""
-    words = example.token_ids[: len(example.labels["word"])]
+    words = example.token_ids[: len(example.labels["words"])]
     return Example(np.concatenate([words, drawn]).astype(np.int32), labels=example.labels)
 
 

@@ -106,8 +106,8 @@ def _looking_objective(recipe: Recipe, eyes: Eyes, kind: str, start_token_id: in
     if kind == "drawing":
         assert isinstance(eyes.codec, ImageCodec)
         return Drawing(
-            eyes.images, eyes.codec, chosen.max_length, chosen.caption_dropout, chosen.word_dropout, chosen.shift,
-            chosen.mirror,
+            eyes.images, eyes.codec, chosen.max_length, chosen.caption_dropout, chosen.word_dropout, chosen.recolour,
+            chosen.shift, chosen.mirror,
         )  # fmt: skip
     assert eyes.stem is not None
     if kind == "answering":

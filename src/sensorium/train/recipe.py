@@ -157,7 +157,7 @@ class ObjectiveSection(Section):
     crop: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Smallest share of an image that a crop keeps, drawn anew each time it is seen; 1: images stay whole."""
     recolour: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Share of the images that a codec is shown with their colour channels in another order, drawn anew each time."""
+    """Share of the images that are shown in other colours; to what draws, only those whose caption is hidden."""
     use: Annotated[float, Field(ge=0.0)] = 0.001
     """Weight of the even use of a codec's codes."""
     perceptual: Annotated[float, Field(ge=0.0)] = 0.0
@@ -284,7 +284,7 @@ READ_BY = {
     "contrastive": {"chunk", "crop"},
     "answering": {"crop", "shift", "questions"},
     "codec": {"perceptual", "crop", "recolour", "use"},
-    "drawing": {"caption_dropout", "word_dropout", "shift", "mirror"},
+    "drawing": {"caption_dropout", "word_dropout", "recolour", "shift", "mirror"},
     "captioning": {"label_smoothing", "crop", "mirror"},
 }
 """The keys of ``[objective]`` that each kind reads, beside ``max_length``."""

@@ -34,7 +34,7 @@ WITHOUT_CHANCE: dict[type, dict[str, float]] = {
     SequenceToSequence: {"bpe_dropout": 0.0, "r_drop": 0.0},
     Contrastive: {"crop": 1.0},
     Coding: {"crop": 1.0, "recolour": 0.0},
-    Drawing: {"caption_dropout": 0.0, "word_dropout": 0.0, "shift": 0, "mirror": 0.0},
+    Drawing: {"caption_dropout": 0.0, "word_dropout": 0.0, "recolour": 0.0, "shift": 0, "mirror": 0.0},
     Captioning: {"crop": 1.0, "mirror": 0.0},
     Answering: {"crop": 1.0, "shift": 0},
 }
