@@ -1,4 +1,4 @@
-"""Crops, shifts, mirrors, other colours: the size of the whole, as much as was asked for, the same for one generator."""
+"""Crops, shifts, mirrors, other colours: the size of the whole, as much as asked for, the same for one generator."""
 
 from __future__ import annotations
 

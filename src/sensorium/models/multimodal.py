@@ -38,7 +38,7 @@ class Maps(nn.ModuleList):
 
 
 FREQUENCY = 2.5
-"""Deviation of random features' frequencies: heads of codes 1 / FREQUENCY apart begin with 0.6 of the largest product."""
+"""Deviation of random features' frequencies: heads of codes 1 / FREQUENCY apart begin with a product of 0.6."""
 
 
 class Drawing(nn.Module):
