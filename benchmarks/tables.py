@@ -310,6 +310,7 @@ REACHED = {
     "vqa": (vqa, "vqa", ["sees"]),
     "captions": (captions, "captions", ["what"]),
     "drawing": (drawing, "drawing", ["what", "judge"]),
+    "drawing icons": (drawing, "drawing_icons", ["what", "judge"]),
     "few shot": (few_shot, "tiny_gpt_few_shot", ["what", "shots"]),
 }
 """Mark on the page → how to draw the table, its file, and what tells its rows apart."""

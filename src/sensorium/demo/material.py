@@ -69,7 +69,7 @@ class Sizes:
     icon_epochs: int = 8
     looking_hidden_size: int = 192
     shapes: int = 2500
-    questions: int = 8000
+    questions: int = 2500
     codec_steps: int = 1500
     drawing_steps: int = 900
     drawing_hidden_size: int = 128
