@@ -201,22 +201,34 @@ def test_words_of_captions_are_hidden_whole_and_about_as_many_as_asked_for(train
     assert 0.25 < np.mean(hidden) < 0.35
 
 
-def test_only_images_without_a_caption_are_shown_in_other_colours(trained: Path) -> None:
+@pytest.mark.parametrize("colour_words", [("green", "red"), ()])
+def test_words_that_other_colours_make_untrue_are_hidden_and_no_others(
+    trained: Path, colour_words: tuple[str, ...]
+) -> None:
     opened = open_checkpoint(trained / "drawer")
     assert isinstance(opened.model, MultimodalLM)
     tokenizer = opened.require_tokenizer()
     codec = opened.model.require_drawing().codec
-    objective = Drawing(opened.require_image_settings(), codec, caption_dropout=0.5, recolour=1.0)
-    text = "a green square, low left"
-    [prepared] = objective.prepare([{"image": str(trained / "green low left.png"), "text": text}], tokenizer)
-    whole, own = prompt_ids(text, tokenizer), prepared.labels["drawn"][0].tolist()
-    assert any(other.tolist() != own for other in prepared.labels["recoloured"])
-    generator, drawn = np.random.default_rng(0), {True: [], False: []}
+    how = {"caption_dropout": 0.0, "recolour": 0.5, "colour_words": colour_words}
+    objective = Drawing(opened.require_image_settings(), codec, **how)
+    [prepared] = objective.prepare(
+        [{"image": str(trained / "green low left.png"), "text": "a green square, low left"}], tokenizer
+    )
+    whole, own = prompt_ids("a green square, low left", tokenizer), prepared.labels["drawn"][0].tolist()
+    words = tokenizer.encode("a green square, low left").word_ids
+    generator, others = np.random.default_rng(0), []
     for _ in range(100):
         ids = objective.collate([prepared], tokenizer, generator).packed.values.tolist()
-        drawn[ids[: len(whole)] == whole].append(ids[len(whole) :])
-    assert all(one == own for one in drawn[True])
-    assert len({tuple(one) for one in drawn[False]}) > 1
+        prompt, drawn = ids[: len(whole)], ids[len(whole) :]
+        if prompt == whole:
+            assert drawn == own
+            continue
+        others.append(tuple(drawn))
+        hidden = [number for number, token_id in zip(words, prompt, strict=False) if token_id == tokenizer.pad_id]
+        assert set(hidden) == ({1} if colour_words else set(words))
+        assert prompt[-1] == whole[-1]
+    assert 35 < len(others) < 65
+    assert len(set(others)) > 1
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ FOUND, DRAWN, ASKED = 7, 6, 6
 """Icons shown for a query, drawings for a caption, pictures that are asked about."""
 TITLE = "Pictures: found, drawn, asked about"
 QUESTIONS = ("what shape is in the image?", "what color is the shape?")
+COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 KIND = "what "
 """How the questions begin that are learnt: those for yes or no take longer to learn than a demonstration has."""
 
@@ -162,7 +163,7 @@ def _drawer(data: Path, codec: Trained, output: Path, sizes: Sizes) -> dict[str,
         "tokenizer": {"train": "byte_level_bpe", "vocabulary_size": 400},
         "data": {"train": str(data)},
         "objective": {
-            "kind": "drawing", "max_length": 128, "caption_dropout": 0.2, "word_dropout": 0.1, "recolour": 1.0,
+            "kind": "drawing", "max_length": 128, "word_dropout": 0.1, "recolour": 0.5, "colour_words": COLOURS,
         },
         "train": {
             "output": str(output / "drawer"), "epochs": 100, "steps": sizes.drawing_steps, "batch_size": 32,

@@ -52,8 +52,9 @@ class Drawing:
     """Share of the words of other captions that are hidden: what each means is then learnt without the others, and
     holds beside words that it never stood with."""
     recolour: float = 0.0
-    """Share of the images whose caption is hidden that are shown in other colours: how a drawing goes on in each colour
-    is learnt from them, and what a word means is not."""
+    """Share of the images that are shown in other colours, so that what a word means is learnt in every colour."""
+    colour_words: tuple[str, ...] = ()
+    """Words that are hidden where colours are others: they would not be true. None: all words are hidden."""
     shift: int = 0
     """Pixels by which an image is moved at most."""
     mirror: float = 0.0
@@ -81,7 +82,8 @@ class Drawing:
             # What is drawn is written in a range of its own once it is packed: words come first.
             ids = np.concatenate([before, drawn[first][0]]).astype(np.int32)
             words = _word_of_each(text, before, tokenizer)
-            labels = {"words": words, "drawn": drawn[first], "recoloured": recoloured[first]}
+            untrue = self._untrue_of_each(text, words, tokenizer)
+            labels = {"words": words, "untrue": untrue, "drawn": drawn[first], "recoloured": recoloured[first]}
             examples.append(Example(ids, labels=labels))
         return examples
 
@@ -113,17 +115,27 @@ class Drawing:
 
     def _shown(self, example: Example, tokenizer: Tokenizer, generator: np.random.Generator) -> Example:
         """The example with as much of its words as is shown this time."""
-        ids, word = example.token_ids, example.labels["words"]
-        prompt, drawn = ids[: len(word)].tolist(), ids[len(word) :]
+        ids, words = example.token_ids, example.labels["words"]
+        prompt, drawn = ids[: len(words)].tolist(), ids[len(words) :]
+        hide = np.append(generator.random(int(words.max()) + 1) < self.word_dropout, False)[words]  # [prompt]
+        if generator.random() < self.recolour:
+            drawn, hide = _one_of(example.labels["recoloured"], generator), hide | example.labels["untrue"]
         if generator.random() < self.caption_dropout:
-            prompt = hidden_caption(prompt, tokenizer)
-            drawn = _one_of(example.labels["recoloured"], generator) if self.recolour else drawn
-        elif self.word_dropout:
-            chosen = generator.random(int(word.max()) + 1) < self.word_dropout  # [words]
-            prompt = hidden_caption(prompt, tokenizer, np.append(chosen, False)[word])
-        else:
-            return example
+            hide = words >= 0
+        prompt = hidden_caption(prompt, tokenizer, hide)
         return Example(np.concatenate([prompt, drawn]).astype(np.int32), labels=example.labels)
+
+    def _untrue_of_each(
+        self, text: str, words: np.ndarray[Any, Any], tokenizer: Tokenizer
+    ) -> np.ndarray[Any, Any]:  # fmt: skip
+        """[tokens of a prompt] bool: which belong to words that other colours make untrue."""
+        if not self.colour_words:
+            return np.asarray(words >= 0)
+        said: dict[int, str] = {}
+        for number, (start, end) in zip(words.tolist(), tokenizer.encode(text).offsets, strict=False):
+            said[number] = said.get(number, "") + text[start:end].strip().lower()
+        untrue = [number for number, word in said.items() if number >= 0 and word in self.colour_words]
+        return np.isin(words, untrue)
 
     def _drawn(self, opened: dict[int, Pixels], recolour: float) -> dict[int, Drawn]:
         """[variants, h · w] the tokens of each image, and of what else is made of it: always the same."""

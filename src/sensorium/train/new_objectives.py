@@ -107,7 +107,7 @@ def _looking_objective(recipe: Recipe, eyes: Eyes, kind: str, start_token_id: in
         assert isinstance(eyes.codec, ImageCodec)
         return Drawing(
             eyes.images, eyes.codec, chosen.max_length, chosen.caption_dropout, chosen.word_dropout, chosen.recolour,
-            chosen.shift, chosen.mirror,
+            chosen.colour_words, chosen.shift, chosen.mirror,
         )  # fmt: skip
     assert eyes.stem is not None
     if kind == "answering":

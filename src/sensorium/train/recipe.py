@@ -157,7 +157,9 @@ class ObjectiveSection(Section):
     crop: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Smallest share of an image that a crop keeps, drawn anew each time it is seen; 1: images stay whole."""
     recolour: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Share of the images that are shown in other colours; to what draws, only those whose caption is hidden."""
+    """Share of the images that are shown in other colours."""
+    colour_words: tuple[str, ...] = ()
+    """Words that are hidden from what draws beside an image in other colours; none: all words are."""
     use: Annotated[float, Field(ge=0.0)] = 0.001
     """Weight of the even use of a codec's codes."""
     perceptual: Annotated[float, Field(ge=0.0)] = 0.0
@@ -284,7 +286,7 @@ READ_BY = {
     "contrastive": {"chunk", "crop"},
     "answering": {"crop", "shift", "questions"},
     "codec": {"perceptual", "crop", "recolour", "use"},
-    "drawing": {"caption_dropout", "word_dropout", "recolour", "shift", "mirror"},
+    "drawing": {"caption_dropout", "word_dropout", "recolour", "colour_words", "shift", "mirror"},
     "captioning": {"label_smoothing", "crop", "mirror"},
 }
 """The keys of ``[objective]`` that each kind reads, beside ``max_length``."""
