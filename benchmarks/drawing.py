@@ -31,8 +31,8 @@ from sensorium.evaluate.statistics import bootstrap_intervals, mean, outcomes
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 
-EACH, SIZE, SCALE, TEMPERATURE = 50, 32, 3.0, 0.5
-"""Drawings of each caption; pixels of a side; how far they are guided, and how much is left to chance."""
+EACH, SIZE, SCALE = 50, 32, 3.0
+"""Drawings of each caption; pixels of a side; how far they are guided."""
 VQA = Path("runs/vqa-easy")
 QUESTIONS = ("what color is the shape?", "what shape is in the image?")
 Kind = tuple[str, str]
@@ -121,7 +121,7 @@ def main() -> None:
     half = len(real) // 2
     floor = frechet_distance(*(judges.features(part) for part in (photographs[:half], photographs[half:])))
     rows.append(["real pictures", "Fréchet distance of halves", len(real), f"{floor:.2f}", "", "", ""])
-    draw = pipeline("text-to-image", drawer, guidance_scale=SCALE, temperature=TEMPERATURE, seed=0)
+    draw = pipeline("text-to-image", drawer, guidance_scale=SCALE, seed=0)
     unseen = sorted({kind_of(one) for one in real})
     groups = {"never together": unseen, "seen together": [kind for kind in judges.kinds if kind not in unseen]}
     for who, kinds in groups.items():

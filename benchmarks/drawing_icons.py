@@ -33,7 +33,7 @@ from sensorium import pipeline
 from sensorium.data.corpora import read_corpus
 from sensorium.data.corpora.glyphs import ADDED
 
-EACH, SIZE, SCALE, MOVES = 4, 32, 2.0, (-2, -1, 0, 1, 2)
+EACH, SIZE, SCALE, MOVES = 4, 32, 3.0, (-2, -1, 0, 1, 2)
 """Drawings of each name; pixels of a side; how far they are guided; how far pixels are moved when they are compared."""
 ROW, SHOWN = 12, 60
 WORDS = sorted(ADDED)
