@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensorium.image.augment import DARKNESS, random_colours, random_crop, random_mirror, random_shift
+from sensorium.image.augment import DARKNESS, random_colours, random_crop, random_inks, random_mirror, random_shift
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40), smallest=st.floats(0.05, 1.0), seed=st.integers(0, 99))
@@ -84,3 +84,15 @@ def test_channels_come_in_every_order() -> None:
     generator = np.random.default_rng(0)
     darkest = [int(random_colours(pixels, 1.0, generator).argmin()) for _ in range(60)]
     assert set(darkest) == {0, 1, 2}
+
+
+def test_other_inks_keep_white_and_make_brown_of_red_and_pure_colours_of_pure_ones() -> None:
+    pixels = np.array([[[255, 255, 255], [255, 0, 0]]], np.uint8)
+    generator = np.random.default_rng(0)
+    seen = [random_inks(pixels, 1.0, generator) for _ in range(2000)]
+    assert all((one[0, 0] == 255).all() for one in seen)
+    inks = np.array([one[0, 1] for one in seen]).astype(int)
+    assert np.abs(inks - (165, 42, 42)).max(axis=1).min() < 25
+    pure = [tuple(np.eye(3, dtype=int)[n] * 255) for n in range(3)]
+    assert 0.45 < np.mean([tuple(ink) in pure for ink in inks]) < 0.6
+    assert all(np.array_equal(random_inks(pixels, 0.0, generator), pixels) for _ in range(50))

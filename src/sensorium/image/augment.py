@@ -17,6 +17,8 @@ ASPECT = math.log(4 / 3)
 ATTEMPTS = 10
 LIGHTENED, DARKNESS = 0.5, 0.25
 """Share of the channels that are lightened where colours change; how dark what was black is at least."""
+LIGHTEST, DARKEST = 0.4, 1.5
+"""How dark black becomes where inks are mixed, at least and at most: above 1, for what is less dark is mixed too."""
 
 
 def random_mirror(
@@ -59,6 +61,24 @@ def random_colours(
     darkness = np.where(generator.random(3) < LIGHTENED, generator.uniform(DARKNESS, 1.0, 3), 1.0)  # [3]
     changed: np.ndarray[Any, Any] = 255 - (255 - pixels[..., generator.permutation(3)]) * darkness  # [H, W, 3]
     return changed.round().astype(np.uint8)
+
+
+def random_inks(
+    pixels: np.ndarray[Any, Any], share: float, generator: np.random.Generator
+) -> np.ndarray[Any, Any]:  # fmt: skip
+    """An image [H, W, 3] uint8, or with the probability ``share`` the same in other inks.
+
+    Half of the time red, green and blue change places, which keeps pure colours pure; else each becomes a mixture of
+    how dark all three are, so that any ink becomes nearly any other. White stays white.
+    """
+    if generator.random() >= share:
+        return pixels
+    if generator.random() < 0.5:
+        return np.ascontiguousarray(pixels[..., generator.permutation(3)])
+    mixture = generator.dirichlet((0.5, 0.5, 0.5), 3) * generator.uniform(LIGHTEST, DARKEST, (3, 1))  # [3, 3]
+    darkness = ((255 - pixels.astype(np.float32)) @ mixture.T).clip(0, 255)  # [H, W, 3]
+    changed: np.ndarray[Any, Any] = (255 - darkness).round().astype(np.uint8)
+    return changed
 
 
 def random_shift(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sensorium.data.batching import Example
 from sensorium.errors import DataError
-from sensorium.image.augment import random_colours, random_mirror, random_shift
+from sensorium.image.augment import random_inks, random_mirror, random_shift
 from sensorium.image.opening import Pixels, normalised
 from sensorium.image.settings import ImageSettings
 from sensorium.models.image_codec import ImageCodec
@@ -72,7 +72,7 @@ class Drawing:
         firsts, opened = open_each(records, self.images)
         self._check_sizes(opened)
         drawn = self._drawn(opened, 0.0)
-        recoloured = self._drawn(opened, self.recolour) if self.recolour else drawn
+        recoloured = self._drawn(opened, 1.0) if self.recolour else drawn
         examples = []
         for number, (text, first) in enumerate(zip(texts, firsts, strict=True), 1):
             before = prompt_ids(text, tokenizer)
@@ -151,7 +151,7 @@ class Drawing:
 
     def _changed(self, pixels: Pixels, recolour: float, generator: np.random.Generator) -> Pixels:
         moved = random_mirror(random_shift(pixels, self.shift, generator), self.mirror, generator)
-        return random_colours(moved, recolour, generator)
+        return random_inks(moved, recolour, generator)
 
     def _check_sizes(self, opened: dict[int, Pixels]) -> None:
         side = self.codec.config.image_size
