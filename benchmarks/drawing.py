@@ -31,7 +31,7 @@ from sensorium.evaluate.statistics import bootstrap_intervals, mean, outcomes
 from sensorium.train.recipe import read_recipe
 from sensorium.train.run import run_recipe
 
-EACH, SIZE, SCALE = 50, 32, 3.0
+EACH, SIZE, SCALE = 50, 32, 2.0
 """Drawings of each caption; pixels of a side; how far they are guided."""
 VQA = Path("runs/vqa-easy")
 QUESTIONS = ("what color is the shape?", "what shape is in the image?")

@@ -127,7 +127,7 @@ def _draw(
     codec = train(
         {
             "model": {
-                "family": "janus_vqgan", "image_size": 32, "patch_size": 4, "channels": [64, 64, 64], "num_codes": 512,
+                "family": "janus_vqgan", "image_size": 32, "patch_size": 4, "channels": [64, 64, 64], "num_codes": 256,
             },
             "data": {"train": str(pictures), "validation": str(held_out)},
             "objective": {"kind": "codec", "recolour": 0.8, "use": 3e-4},
@@ -146,7 +146,7 @@ def _draw(
     write_run_evidence(drawer)
     unseen = sorted({record["text"] for record in easy_shapes("test")})
     say.line(f"words that were never together in training: {', '.join(unseen)}")
-    draw = pipeline("text-to-image", drawer.folder, guidance_scale=3.0, seed=0)
+    draw = pipeline("text-to-image", drawer.folder, guidance_scale=2.0, seed=0)
     drawings = [
         Row(caption, [Seen(_data_url(picture)) for picture in several])
         for caption, several in zip(unseen, draw(unseen, num_images_per_prompt=DRAWN), strict=True)
