@@ -57,7 +57,7 @@ def test_the_whole_story_is_told_and_told_again_without_training(
         assert (output / name / "EVIDENCE.md").is_file()
     assert "kept from an earlier demo" not in said
     pictures = (output / "pictures.html").read_text("utf-8")
-    assert pictures.count("<img") == 6 * FOUND + 6 * DRAWN + 3 * ASKED
+    assert pictures.count("<img") == 6 * FOUND + 6 * DRAWN + 2 * ASKED
     assert "a red rectangle" in pictures
     assert pipeline("text-classification", output / "own-reviews")("好")[0]["label"] in ("positive", "negative")
     assert (output / "notes.zh.md").read_text("utf-8").endswith("```\nrun()\n```\n")

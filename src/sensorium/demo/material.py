@@ -64,14 +64,14 @@ class Sizes:
     summariser_steps: int = 800
     writer_hidden_size: int = 256
     icons: int = 10_000
-    icons_found: int = 600
+    icons_found: int = 2500
     """Glyphs that are searched."""
-    icon_epochs: int = 10
+    icon_epochs: int = 8
     looking_hidden_size: int = 192
     shapes: int = 2500
     questions: int = 2500
     codec_steps: int = 1500
-    drawing_steps: int = 1500
+    drawing_steps: int = 1100
     drawing_hidden_size: int = 128
 
 

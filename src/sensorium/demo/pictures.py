@@ -23,8 +23,6 @@ from sensorium.storage import write_text
 from sensorium.tasks import pipeline
 from sensorium.tasks.matching import ImageTextVectors
 
-FONT = "fontawesome"
-"""Glyphs of the fonts whose names begin so are kept out of training, and searched."""
 QUERIES = ("rubbish bin", "it is raining", "my money", "something burns", "insects", "a present")
 """None of them is the name of a glyph, and glyphs that are searched show each."""
 FOUND, DRAWN, ASKED = 7, 6, 6
@@ -69,11 +67,9 @@ def tell_of_pictures(say: Chapters, minilm: Path, output: Path, sizes: Sizes, *,
 def _find_icons(
     say: Chapters, minilm: Path, output: Path, sizes: Sizes, quiet: bool
 ) -> tuple[Trained, list[Row]]:  # fmt: skip
-    known = [glyph for glyph in icons("train") if not glyph["font"].startswith(FONT)]
-    unknown = [glyph for glyph in icons("test") if glyph["font"].startswith(FONT)]
     folder = output / "data" / "icons"
-    path = _written(folder, "train", spread(known, sizes.icons))
-    test = _written(folder, "test", spread(unknown, sizes.icons_found))
+    path = _written(folder, "train", spread(icons("train"), sizes.icons))
+    test = _written(folder, "test", spread(icons("test"), sizes.icons_found))
     run = train(
         {
             "model": {
@@ -102,7 +98,7 @@ def _find_icons(
         score, records, train=read_records(path, image="image"), model=run.folder.name, dataset=test.name
     )
     say.measured(evaluation)
-    say.line(f"of {len(records):,} icons of fonts and concepts that it never saw; at a query's words:")
+    say.line(f"of {len(records):,} icons of concepts that it never saw; at a query's words:")
     write_run_evidence(run, evaluation)
     rows = []
     for query, scores in zip(QUERIES, score((), QUERIES).T, strict=True):
