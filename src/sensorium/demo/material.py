@@ -71,7 +71,7 @@ class Sizes:
     shapes: int = 2500
     questions: int = 2500
     codec_steps: int = 1500
-    drawing_steps: int = 1100
+    drawing_steps: int = 1300
     drawing_hidden_size: int = 128
 
 
