@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sensorium.data.corpora import easy_shapes, easy_vqa, icons
+from sensorium.data.corpora.pictures import COLOURS
 from sensorium.data.records import read_records
 from sensorium.demo.chapters import Chapters
 from sensorium.demo.material import Sizes, json_lines, spread
@@ -29,7 +30,6 @@ FOUND, DRAWN, ASKED = 7, 6, 6
 """Icons shown for a query, drawings for a caption, pictures that are asked about."""
 TITLE = "Pictures: found, drawn, asked about"
 QUESTIONS = ("what shape is in the image?", "what color is the shape?")
-COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 KIND = "what "
 """How the questions begin that are learnt: those for yes or no take longer to learn than a demonstration has."""
 
@@ -113,12 +113,11 @@ def _draw(
 ) -> tuple[Trained, Trained, list[Row], list[Row]]:  # fmt: skip
     captions = spread(easy_shapes("train"), sizes.shapes)
     shown = {record["image"] for record in captions}
-    questions = [  # of other pictures: what is never shown
-        one for one in easy_vqa("train") if one["image"] in shown and one["text"].startswith(KIND)
-    ]
+    # Questions about other pictures would show pairs of a colour and a shape that are kept back.
+    about = [one for one in easy_vqa("train") if one["image"] in shown and one["text"].startswith(KIND)]
     folder = output / "data"
     pictures = json_lines(folder / "shapes.jsonl", captions)
-    both = json_lines(folder / "shapes-and-questions.jsonl", [*captions, *spread(questions, sizes.questions)])
+    both = json_lines(folder / "shapes-and-questions.jsonl", [*captions, *spread(about, sizes.questions)])
     held_out = json_lines(folder / "shapes-held-out.jsonl", spread(easy_shapes("validation"), sizes.shapes // 20))
     codec = train(
         {

@@ -22,7 +22,7 @@ from sensorium.models.image_codec import ImageCodec
 from sensorium.nn.cross_entropy import linear_cross_entropy
 from sensorium.objectives._base import Batch, Loss, Record, field, pack
 from sensorium.objectives._images import open_each
-from sensorium.text import Tokenizer
+from sensorium.text import Encoding, Tokenizer
 from sensorium.text.drawing import hidden_caption, prompt_ids
 
 VARIANTS = 16
@@ -81,8 +81,9 @@ class Drawing:
                 raise DataError(f"record {number:,} has {length} tokens; objective.max_length is {self.max_length}")
             # What is drawn is written in a range of its own once it is packed: words come first.
             ids = np.concatenate([before, drawn[first][0]]).astype(np.int32)
-            words = _word_of_each(text, before, tokenizer)
-            untrue = self._untrue_of_each(text, words, tokenizer)
+            encoded = tokenizer.encode(text)
+            words = _word_of_each(encoded, len(before))
+            untrue = self._untrue_of_each(text, encoded, words)
             labels = {"words": words, "untrue": untrue, "drawn": drawn[first], "recoloured": recoloured[first]}
             examples.append(Example(ids, labels=labels))
         return examples
@@ -126,13 +127,13 @@ class Drawing:
         return Example(np.concatenate([prompt, drawn]).astype(np.int32), labels=example.labels)
 
     def _untrue_of_each(
-        self, text: str, words: np.ndarray[Any, Any], tokenizer: Tokenizer
+        self, text: str, encoded: Encoding, words: np.ndarray[Any, Any]
     ) -> np.ndarray[Any, Any]:  # fmt: skip
         """[tokens of a prompt] bool: which belong to words that other colours make untrue."""
         if not self.colour_words:
             return np.asarray(words >= 0)
         said: dict[int, str] = {}
-        for number, (start, end) in zip(words.tolist(), tokenizer.encode(text).offsets, strict=False):
+        for number, (start, end) in zip(words.tolist(), encoded.offsets, strict=False):
             said[number] = said.get(number, "") + text[start:end].strip().lower()
         untrue = [number for number, word in said.items() if number >= 0 and word in self.colour_words]
         return np.isin(words, untrue)
@@ -183,7 +184,7 @@ def _as(example: Example, drawn: Drawn) -> Example:
     return Example(np.concatenate([words, drawn]).astype(np.int32), labels=example.labels)
 
 
-def _word_of_each(text: str, prompt: Sequence[int], tokenizer: Tokenizer) -> np.ndarray[Any, Any]:
-    """[tokens of a prompt] the number of the word that each belongs to; -1: none."""
-    numbers = [-1 if number is None else number for number in tokenizer.encode(text).word_ids]
-    return np.asarray(numbers + [-1] * (len(prompt) - len(numbers)))
+def _word_of_each(encoded: Encoding, length: int) -> np.ndarray[Any, Any]:
+    """[length] the number of the word that each token of a prompt belongs to; -1: none."""
+    numbers = [-1 if number is None else number for number in encoded.word_ids]
+    return np.asarray(numbers + [-1] * (length - len(numbers)))
